@@ -1,0 +1,62 @@
+/*
+ * One byte stream: a TCP socket on the loop with bounded buffers and explicit backpressure.
+ *
+ * Owns the socket and what waits to be written. Knows nothing of links or protocols; whoever
+ * makes an outgoing one prepares the socket in the `prepare` callback.
+ */
+#pragma once
+
+#include "base/ip.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+struct conn;
+
+/* All on the loop. A callback may close the connection. */
+struct conn_ops {
+	void (*on_connect)(void *arg, int status); /* outgoing: 0 or negative errno */
+	/* Bytes arrived; borrowed for the call. All of them are taken: pause to stop more. */
+	void (*on_data)(void *arg, const uint8_t *data, size_t len);
+	void (*on_eof)(void *arg);		/* the peer has shut its side */
+	void (*on_drain)(void *arg);		/* the writes fell below the low mark again */
+	void (*on_error)(void *arg, int error); /* the stream is broken; close it */
+};
+
+/* Take an accepted socket. The fd is the conn's from then on, also on error. */
+int conn_accept(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *arg,
+		struct conn **ret_conn) __attribute__((warn_unused_result));
+/* prepare: called with the new socket before it connects (binding, mark). */
+int conn_connect(uv_loop_t *loop, const struct ip *address, uint16_t port, unsigned timeout_ms,
+		 int (*prepare)(void *prepare_arg, int fd), void *prepare_arg,
+		 const struct conn_ops *ops, void *arg, struct conn **ret_conn)
+	__attribute__((warn_unused_result));
+/* Change the owner, e.g. when a sniffed connection becomes a relay. */
+void conn_set_ops(struct conn *conn, const struct conn_ops *ops, void *arg);
+
+/* Reading starts paused. Resume and pause are cheap. */
+void conn_resume(struct conn *conn);
+void conn_pause(struct conn *conn);
+/* Write: sent at once as far as the socket takes it, the rest is copied. -ENOBUFS over the
+ * bound of STREAM_BUFFER_MAX is not given: the caller watches conn_is_full. */
+int conn_write(struct conn *conn, const void *bytes, size_t len) __attribute__((warn_unused_result));
+/* Two pieces in one segment where possible. */
+int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
+	__attribute__((warn_unused_result));
+/* Should the source be paused? True until on_drain. */
+bool conn_is_full(const struct conn *conn);
+/* Send what waits, then FIN; reading goes on. */
+void conn_shutdown(struct conn *conn);
+/* Idempotent; no callback after it. What waits is sent first for a bounded time when
+ * flush is set. Frees itself. */
+void conn_close(struct conn *conn, bool flush);
+/* Reset the peer instead of FIN. */
+void conn_reset(struct conn *conn);
+
+struct ip conn_peer(const struct conn *conn, uint16_t *ret_port);
+struct ip conn_local(const struct conn *conn, uint16_t *ret_port); /* the original destination */
+uint64_t conn_bytes_in(const struct conn *conn);
+uint64_t conn_bytes_out(const struct conn *conn);

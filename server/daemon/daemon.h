@@ -1,0 +1,91 @@
+/*
+ * The daemon: builds every part from the configuration, wires their callbacks, and is what
+ * the API sees: snapshots out, commands in. The API never reaches into a part.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "link/link.h"
+#include "queue/queue.h"
+#include "resolver/resolver.h"
+#include "steer/steer.h"
+
+#include <uv.h>
+
+struct daemon;
+
+/* Builds and starts everything; the loop is the caller's. error says which step failed. */
+int daemon_new(uv_loop_t *loop, struct config *config, char *ret_error, size_t error_size,
+	       struct daemon **ret_daemon) __attribute__((warn_unused_result));
+/* Ordinary stop: as when_stopped says. Calls back when all is closed. */
+void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg);
+
+/* --- snapshots --- */
+struct daemon_status {
+	int64_t started;   /* wall ms */
+	uint64_t uptime;   /* ms */
+	bool online, steering, queue_open;
+	struct queue_totals queue;
+	struct store_statistics store;
+	size_t held, sessions;
+	/* since start */
+	uint64_t http_requests, tls_streams, tcp_streams, held_total, cancelled, refused, bad_requests;
+	struct resolver_statistics resolver;
+	uint64_t rss_anon; /* bytes */
+};
+void daemon_status(struct daemon *daemon, struct daemon_status *ret);
+struct config *daemon_config(struct daemon *daemon); /* borrowed */
+
+size_t daemon_links(struct daemon *daemon, struct link_info *ret_links, size_t max);
+int daemon_counters(struct daemon *daemon, struct steer_counter **ret, size_t *ret_count);
+int daemon_programs(struct daemon *daemon, struct steer_program_info **ret, size_t *ret_count);
+void daemon_names_each(struct daemon *daemon, const char *after,
+		       bool (*each)(void *arg, const struct resolver_name_info *info), void *arg);
+
+/* Held (in memory) and stored exchanges as one list, newest first. filter->before: cursor.
+ * source_only: see queue_filter.source. Callbacks on the loop, possibly before the call
+ * returns. Rows as in queue.h: the callee frees them. */
+int daemon_requests(struct daemon *daemon, const struct queue_filter *filter, queue_rows_cb cb,
+		    void *arg);
+int daemon_request(struct daemon *daemon, const char *id, bool bodies, queue_row_cb cb, void *arg);
+
+/* --- commands; a listener's name is for the event --- */
+int daemon_link_patch(struct daemon *daemon, const char *name, const struct link_patch *patch);
+int daemon_links_order(struct daemon *daemon, const char *const *names, size_t count,
+		       struct input_error *err);
+int daemon_request_retry(struct daemon *daemon, const char *id, queue_status_cb cb, void *arg);
+/* A held one is cancelled; a stored one deleted. */
+int daemon_request_delete(struct daemon *daemon, const char *id, queue_status_cb cb, void *arg);
+size_t daemon_names_flush(struct daemon *daemon);
+
+/* POST /v1/requests: an app hands a request over. Stored at once, sent when a link is there,
+ * owes no answer. On status 0 id is the new exchange's. -EDQUOT, -ENOSPC, -E2BIG, -EINVAL. */
+struct daemon_submit {
+	const char *source, *method, *url;
+	const char *const *fields; /* name, value, name, value ... NULL */
+	const uint8_t *body;
+	size_t body_len;
+};
+typedef void (*daemon_submit_cb)(void *arg, int status, const char *id,
+				 const struct input_error *err);
+int daemon_submit(struct daemon *daemon, const struct daemon_submit *submit, daemon_submit_cb cb,
+		  void *arg);
+
+/* --- events for GET /v1/events --- */
+enum daemon_event_type { EVENT_LINK, EVENT_REQUEST, EVENT_PROGRAM, EVENT_DROP, EVENT_CONFIG };
+struct daemon_event {
+	uint64_t id; /* counts up from 1 */
+	int64_t at;
+	enum daemon_event_type type;
+	char subject[64]; /* the link's name, the exchange's id ... */
+	char what[192];
+};
+typedef void (*daemon_event_cb)(void *arg, const struct daemon_event *event);
+int daemon_subscribe(struct daemon *daemon, daemon_event_cb cb, void *arg);
+void daemon_unsubscribe(struct daemon *daemon, daemon_event_cb cb, void *arg);
+
+/* The sockets of holdfast.internal (listening, already with steer), for the API's listeners
+ * for apps: fds stay the daemon's. -1: none of that family. */
+void daemon_app_listeners(struct daemon *daemon, int *ret_fd4, int *ret_fd6);
+/* Who talks on that listener: the exchange source of a peer address ("host" or the address). */
+void daemon_source_of(struct daemon *daemon, const struct ip *peer, char *ret_source, size_t size);

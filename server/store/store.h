@@ -1,0 +1,61 @@
+/*
+ * One SQLite database and the one lane on which it is used: jobs run in order on a libuv
+ * worker, many in one transaction, and are told of the result on the loop only after the
+ * commit is on the disk (WAL, synchronous=FULL).
+ *
+ * Owns the file and the connection. Knows no table but its own `meta`: queue and resolver
+ * bring their schema and their statements. A corrupt file is put aside (NAME.corrupt-TIME),
+ * said so, and a new one begun. Nobody else touches the connection.
+ */
+#pragma once
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct store;
+struct store_job;
+
+/* On the lane's thread, inside a transaction and a savepoint of its own: touch only the job
+ * and the database. A negative errno rolls back this job alone. */
+typedef int (*store_run)(struct store_job *job, sqlite3 *db);
+/* On the loop, after commit or failure. status: what run gave; or the commit's error
+ * (-ENOSPC, -EIO, -EROFS ...) when the whole batch failed; -ECANCELED at close. */
+typedef void (*store_done)(struct store_job *job, int status);
+
+/* Embedded in the caller's own struct, owned by the caller until done is called. */
+struct store_job {
+	store_run run;
+	store_done done; /* NULL is fine only when the job needs no freeing */
+	struct store_job *next;
+	int status;
+	bool read_only; /* a look-up: need not wait for a commit of its own */
+};
+
+/* Opens or makes DIR/holdfast.db (0600, DIR 0700), synchronously. 0 or negative errno.
+ * The schema of a part is applied with store_schema before the loop runs. */
+int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
+	__attribute__((warn_unused_result));
+/* Statements that make a part's tables ("CREATE TABLE IF NOT EXISTS ..."), run at once. */
+int store_schema(struct store *store, const char *sql) __attribute__((warn_unused_result));
+/* Run one job now, blocking; only before the loop runs. */
+int store_run_now(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
+
+/* 0, or -EAGAIN when STORE_JOBS_MAX wait already (done is not called then). */
+int store_submit(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
+/* Waits for what was submitted, then closes and calls back; the store is gone then. */
+void store_close(struct store *store, void (*closed)(void *arg), void *arg);
+
+struct store_statistics {
+	uint64_t jobs, commits, failures, refused;
+	size_t waiting;
+	uint64_t database_bytes; /* page_count * page_size after the last commit */
+	bool was_corrupt;	 /* a file was put aside at open */
+	int last_error;		 /* negative errno of the last failed commit; 0 after a good one */
+};
+void store_statistics(const struct store *store, struct store_statistics *ret);
+
+/* SQLite's result code as a negative errno: FULL -ENOSPC, READONLY -EROFS, BUSY -EBUSY ... */
+int store_errno(int sqlite_code);
