@@ -126,7 +126,7 @@ struct ip ip_prefix_nth(const struct ip_prefix *prefix, uint64_t n)
 	struct ip ip = prefix->ip;
 
 	for (unsigned bit = prefix->bits; bit < 128; bit++)
-		ip.bytes[bit / 8] &= (uint8_t)~(0x80 >> (bit % 8));
+		ip.bytes[bit / 8] &= (uint8_t) ~(0x80 >> (bit % 8));
 	for (int i = 15; i >= 0 && n; i--, n >>= 8)
 		ip.bytes[i] |= (uint8_t)(n & 0xff);
 	return ip;

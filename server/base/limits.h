@@ -12,40 +12,40 @@
 #define LINKS_MAX 16
 
 /* configuration */
-#define CONFIG_FILE_MAX	  (1 << 20)
-#define CONFIG_RULES_MAX  256
-#define CONFIG_LIST_MAX	  64
-#define INTERFACES_MAX	  64
+#define CONFIG_FILE_MAX	 (1 << 20)
+#define CONFIG_RULES_MAX 256
+#define CONFIG_LIST_MAX	 64
+#define INTERFACES_MAX	 64
 
 /* HTTP */
-#define HTTP_HEAD_MAX	 (64 << 10) /* request or response head */
-#define HTTP_FIELDS_MAX	 128
-#define HTTP_TARGET_MAX	 (16 << 10)
+#define HTTP_HEAD_MAX	  (64 << 10) /* request or response head */
+#define HTTP_FIELDS_MAX	  128
+#define HTTP_TARGET_MAX	  (16 << 10)
 #define HTTP_HEAD_TIMEOUT 30000 /* from the first byte of a head to its last */
 #define HTTP_IDLE_TIMEOUT 120000
 
 /* proxy */
-#define SNIFF_TIMEOUT	  150	      /* a client that is silent this long waits for the server */
-#define SNIFF_MAX	  (16 << 10)  /* a ClientHello in pieces */
-#define STREAM_BUFFER_MAX (256 << 10) /* one direction of one stream */
-#define CONNECT_TIMEOUT	  5000
-#define SESSIONS_MAX	  16384
+#define SNIFF_TIMEOUT	    150		/* a client that is silent this long waits for the server */
+#define SNIFF_MAX	    (16 << 10)	/* a ClientHello in pieces */
+#define STREAM_BUFFER_MAX   (256 << 10) /* one direction of one stream */
+#define CONNECT_TIMEOUT	    5000
+#define SESSIONS_MAX	    16384
 #define EXCHANGE_EVENTS_MAX 32
 
 /* upstream */
-#define UPSTREAM_IDLE_MAX     64    /* pooled connections in all */
+#define UPSTREAM_IDLE_MAX     64 /* pooled connections in all */
 #define UPSTREAM_IDLE_TIMEOUT 30000
 
 /* resolver */
-#define DNS_MESSAGE_MAX	      4096
-#define DNS_TCP_CLIENTS_MAX   128
-#define DNS_PENDING_MAX	      1024
-#define DNS_CACHE_MAX	      8192
-#define DNS_STALE_MAX	      (86400 * 1000)
-#define DNS_ADDRESSES_MAX     4	 /* of one answer, in the kernel and above */
-#define DNS_NEW_NAMES_BURST   256 /* new virtual names by one source at once */
-#define DNS_NEW_NAMES_RATE    16  /* and each second from then on */
-#define VIRTUAL_NAMES_MAX     65536
+#define DNS_MESSAGE_MAX	    4096
+#define DNS_TCP_CLIENTS_MAX 128
+#define DNS_PENDING_MAX	    1024
+#define DNS_CACHE_MAX	    8192
+#define DNS_STALE_MAX	    (86400 * 1000)
+#define DNS_ADDRESSES_MAX   4	/* of one answer, in the kernel and above */
+#define DNS_NEW_NAMES_BURST 256 /* new virtual names by one source at once */
+#define DNS_NEW_NAMES_RATE  16	/* and each second from then on */
+#define VIRTUAL_NAMES_MAX   65536
 
 /* store */
 #define STORE_JOBS_MAX	4096

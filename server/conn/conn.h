@@ -42,7 +42,8 @@ void conn_resume(struct conn *conn);
 void conn_pause(struct conn *conn);
 /* Write: sent at once as far as the socket takes it, the rest is copied. -ENOBUFS over the
  * bound of STREAM_BUFFER_MAX is not given: the caller watches conn_is_full. */
-int conn_write(struct conn *conn, const void *bytes, size_t len) __attribute__((warn_unused_result));
+int conn_write(struct conn *conn, const void *bytes, size_t len)
+	__attribute__((warn_unused_result));
 /* Two pieces in one segment where possible. */
 int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
 	__attribute__((warn_unused_result));

@@ -22,14 +22,15 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg);
 
 /* --- snapshots --- */
 struct daemon_status {
-	int64_t started;   /* wall ms */
-	uint64_t uptime;   /* ms */
+	int64_t started; /* wall ms */
+	uint64_t uptime; /* ms */
 	bool online, steering, queue_open;
 	struct queue_totals queue;
 	struct store_statistics store;
 	size_t held, sessions;
 	/* since start */
-	uint64_t http_requests, tls_streams, tcp_streams, held_total, cancelled, refused, bad_requests;
+	uint64_t http_requests, tls_streams, tcp_streams, held_total, cancelled, refused,
+		bad_requests;
 	struct resolver_statistics resolver;
 	uint64_t rss_anon; /* bytes */
 };

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum http_kind { HTTP_REQUEST, HTTP_RESPONSE };
+enum http_kind { HTTP_KIND_REQUEST, HTTP_KIND_RESPONSE };
 enum http_framing { HTTP_NO_BODY, HTTP_LENGTH, HTTP_CHUNKED, HTTP_UNTIL_CLOSE };
 
 /* Offsets into the head's own text, so that a head can be moved and grown. */
@@ -23,11 +23,11 @@ struct http_field {
 
 struct http_head {
 	enum http_kind kind;
-	uint8_t minor;	    /* HTTP/1.minor */
-	uint16_t status;    /* response */
-	uint32_t method;    /* request: offset; "GET" */
-	uint32_t target;    /* request: offset, as sent */
-	uint32_t reason;    /* response: offset */
+	uint8_t minor;	 /* HTTP/1.minor */
+	uint16_t status; /* response */
+	uint32_t method; /* request: offset; "GET" */
+	uint32_t target; /* request: offset, as sent */
+	uint32_t reason; /* response: offset */
 	struct http_field fields[HTTP_FIELDS_MAX];
 	uint32_t field_count;
 	struct buf text;
@@ -86,7 +86,8 @@ int http_read_fields(struct http_head *head, const uint8_t *lines, size_t len)
  */
 struct http_parser;
 struct http_parser_ops {
-	int (*on_head)(void *arg, struct http_head *head); /* the parser's head: copy what is kept */
+	int (*on_head)(void *arg,
+		       struct http_head *head); /* the parser's head: copy what is kept */
 	int (*on_body)(void *arg, const uint8_t *data, size_t len);
 	int (*on_end)(void *arg); /* message complete; feeding stops here, see ret_consumed */
 };

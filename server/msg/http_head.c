@@ -1,0 +1,245 @@
+/* Heads as values: fields looked up, added, written out. */
+#include "msg/http_msg.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+void http_head_init(struct http_head *head, enum http_kind kind)
+{
+	memset(head, 0, offsetof(struct http_head, fields));
+	head->kind = kind;
+	head->minor = 1;
+	head->field_count = 0;
+	buf_init(&head->text, HTTP_HEAD_MAX);
+	head->framing = HTTP_NO_BODY;
+	head->content_length = 0;
+	head->keep_alive = head->upgrade = head->expect_continue = false;
+}
+
+void http_head_done(struct http_head *head)
+{
+	buf_done(&head->text);
+	head->field_count = 0;
+}
+
+void http_head_clear(struct http_head *head)
+{
+	struct buf text = head->text;
+
+	buf_clear(&text);
+	http_head_init(head, head->kind);
+	head->text = text;
+}
+
+const char *http_field(const struct http_head *head, const char *name)
+{
+	for (uint32_t i = 0; i < head->field_count; i++)
+		if (strcasecmp(http_text(head, head->fields[i].name), name) == 0)
+			return http_text(head, head->fields[i].value);
+	return NULL;
+}
+
+static bool list_has_token(const char *list, const char *token)
+{
+	size_t len = strlen(token);
+
+	while (*list) {
+		list += strspn(list, " \t,");
+		size_t n = strcspn(list, " \t,;");
+
+		if (n == len && strncasecmp(list, token, len) == 0)
+			return true;
+		list += n;
+		list += strcspn(list, ",");
+	}
+	return false;
+}
+
+bool http_field_has_token(const struct http_head *head, const char *name, const char *token)
+{
+	for (uint32_t i = 0; i < head->field_count; i++)
+		if (strcasecmp(http_text(head, head->fields[i].name), name) == 0 &&
+		    list_has_token(http_text(head, head->fields[i].value), token))
+			return true;
+	return false;
+}
+
+int http_field_add(struct http_head *head, const char *name, const char *value)
+{
+	struct http_field field;
+	int r;
+
+	if (head->field_count == HTTP_FIELDS_MAX)
+		return -ENOBUFS;
+	field.name = (uint32_t)buf_len(&head->text);
+	r = buf_append(&head->text, name, strlen(name) + 1);
+	if (r < 0)
+		return r;
+	field.value = (uint32_t)buf_len(&head->text);
+	r = buf_append(&head->text, value, strlen(value) + 1);
+	if (r < 0)
+		return r;
+	head->fields[head->field_count++] = field;
+	return 0;
+}
+
+void http_field_remove(struct http_head *head, const char *name)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < head->field_count; i++)
+		if (strcasecmp(http_text(head, head->fields[i].name), name) != 0)
+			head->fields[kept++] = head->fields[i];
+	head->field_count = kept;
+}
+
+static bool is_connection_field(const char *name)
+{
+	static const char *const names[] = {"connection", "keep-alive", "transfer-encoding", "te",
+					    "trailer",	  "upgrade",	"proxy-connection"};
+
+	if (!strchr("cktupCKTUP", name[0]))
+		return false;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcasecmp(name, names[i]) == 0)
+			return true;
+	return strncasecmp(name, "proxy-authent", 13) == 0;
+}
+
+/* Does Connection name anything but the two usual options? Then each field is asked for. */
+static bool connection_names_fields(const struct http_head *head)
+{
+	for (uint32_t i = 0; i < head->field_count; i++) {
+		const char *value;
+
+		if (strcasecmp(http_text(head, head->fields[i].name), "connection") != 0)
+			continue;
+		value = http_text(head, head->fields[i].value);
+		if (strcasecmp(value, "keep-alive") != 0 && strcasecmp(value, "close") != 0)
+			return true;
+	}
+	return false;
+}
+
+bool http_field_is_hop_by_hop(const struct http_head *head, const char *name)
+{
+	return is_connection_field(name) || http_field_has_token(head, "connection", name);
+}
+
+bool http_method_is_safe(const char *method)
+{
+	return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 ||
+	       strcmp(method, "OPTIONS") == 0 || strcmp(method, "TRACE") == 0;
+}
+
+bool http_method_is_idempotent(const char *method)
+{
+	return http_method_is_safe(method) || strcmp(method, "PUT") == 0 ||
+	       strcmp(method, "DELETE") == 0;
+}
+
+static int append_text(struct buf *out, const char *text)
+{
+	return buf_append(out, text, strlen(text));
+}
+
+int http_write_fields(struct buf *out, const struct http_head *head)
+{
+	bool named = connection_names_fields(head);
+	int r = 0;
+
+	for (uint32_t i = 0; i < head->field_count && r == 0; i++) {
+		const char *name = http_text(head, head->fields[i].name);
+		const char *value = http_text(head, head->fields[i].value);
+
+		if (is_connection_field(name) ||
+		    (named && http_field_has_token(head, "connection", name)))
+			continue;
+		r = append_text(out, name);
+		if (r == 0)
+			r = buf_append(out, ": ", 2);
+		if (r == 0)
+			r = append_text(out, value);
+		if (r == 0)
+			r = buf_append(out, "\r\n", 2);
+	}
+	return r;
+}
+
+static int write_rest(struct buf *out, const struct http_head *head, const char *extra)
+{
+	int r = http_write_fields(out, head);
+
+	if (r == 0 && extra)
+		r = append_text(out, extra);
+	if (r == 0)
+		r = buf_append(out, "\r\n", 2);
+	return r;
+}
+
+int http_write_request_head(struct buf *out, const struct http_head *head, const char *target,
+			    const char *extra)
+{
+	int r = append_text(out, http_method(head));
+
+	if (r == 0)
+		r = buf_append(out, " ", 1);
+	if (r == 0)
+		r = append_text(out, target);
+	if (r == 0)
+		r = append_text(out, " HTTP/1.1\r\n");
+	return r == 0 ? write_rest(out, head, extra) : r;
+}
+
+int http_write_response_head(struct buf *out, const struct http_head *head, const char *extra)
+{
+	int r = buf_printf(out, "HTTP/1.1 %u ", head->status);
+
+	if (r == 0)
+		r = append_text(out, http_text(head, head->reason));
+	if (r == 0)
+		r = buf_append(out, "\r\n", 2);
+	return r == 0 ? write_rest(out, head, extra) : r;
+}
+
+static int read_line(struct http_head *head, const char *line, size_t len)
+{
+	const char *colon = memchr(line, ':', len);
+	struct http_field field;
+	size_t name, value;
+
+	if (!colon || colon == line || head->field_count == HTTP_FIELDS_MAX ||
+	    memchr(line, '\0', len))
+		return -EINVAL;
+	name = (size_t)(colon - line);
+	value = len - name - 1;
+	for (colon++; value && (*colon == ' ' || *colon == '\t'); colon++)
+		value--;
+	field.name = (uint32_t)buf_len(&head->text);
+	if (buf_append(&head->text, line, name) < 0 || buf_append(&head->text, "", 1) < 0)
+		return -EINVAL;
+	field.value = (uint32_t)buf_len(&head->text);
+	if (buf_append(&head->text, colon, value) < 0 || buf_append(&head->text, "", 1) < 0)
+		return -EINVAL;
+	head->fields[head->field_count++] = field;
+	return 0;
+}
+
+int http_read_fields(struct http_head *head, const uint8_t *lines, size_t len)
+{
+	const char *at = (const char *)lines, *end = at + len;
+
+	while (at < end) {
+		const char *stop = memmem(at, (size_t)(end - at), "\r\n", 2);
+		int r;
+
+		if (!stop)
+			return -EINVAL;
+		r = read_line(head, at, (size_t)(stop - at));
+		if (r < 0)
+			return r;
+		at = stop + 2;
+	}
+	return 0;
+}
