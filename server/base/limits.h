@@ -35,6 +35,7 @@
 /* upstream */
 #define UPSTREAM_IDLE_MAX     64 /* pooled connections in all */
 #define UPSTREAM_IDLE_TIMEOUT 30000
+#define UPSTREAM_USER_TIMEOUT 15000 /* sent bytes that nobody acknowledges */
 
 /* resolver */
 #define DNS_MESSAGE_MAX	    4096

@@ -46,14 +46,16 @@ struct upstream_ops {
 	/* It failed; gone after this call. status: -ECONNREFUSED, -ETIMEDOUT, -ENOENT (name),
 	 * -ECONNRESET, -EPROTO, -ENETDOWN ... */
 	void (*on_fail)(void *arg, int status, enum upstream_stage stage, const char *what);
-	/* More of a streamed body may be written. NULL when the body was given whole. */
+	/* More of a streamed body may be written: once when the connection stands, then after
+	 * upstream_is_full. NULL when the body was given whole. */
 	void (*on_drain)(void *arg);
 };
 
-/* head: the request to send, hop-by-hop fields are left out and `extra` lines added. body and
- * body_len: what is there already; stream: more follows with upstream_write. With a whole
- * body Content-Length is set by us. Callbacks never come before the call returns.
- * 0 or negative errno (then no callback). */
+/* head: the request to send, hop-by-hop fields are left out and `extra` lines added; it is
+ * borrowed for the call, body until the request ends. stream: the body, of head's framing,
+ * follows with upstream_write once on_drain was called; body is NULL then. With a whole body
+ * Content-Length is added where the head has none. Callbacks never come before the call
+ * returns. 0 or negative errno (then no callback). */
 int upstream_send(struct upstream *upstream, struct link *link,
 		  const struct upstream_target *target, const struct http_head *head,
 		  const char *request_target, const char *extra, const uint8_t *body,

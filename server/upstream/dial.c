@@ -1,0 +1,200 @@
+/* A stream to a target over one link: resolve, then connect to one address after the other. */
+#include "upstream/internal.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ADDRESSES_MAX = 2 * DNS_ADDRESSES_MAX };
+
+struct upstream_dial {
+	TAILQ_ENTRY(upstream_dial) entry;
+	struct upstream *upstream;
+	struct link *link;
+	struct resolver_query *query; /* while resolving */
+	struct conn *conn;	      /* while connecting */
+	struct ip addresses[ADDRESSES_MAX];
+	size_t address_count, next;
+	char target[TARGET_TEXT_MAX];
+	uint16_t port;
+	upstream_stream_cb cb;
+	void *arg;
+};
+
+static void dial_free(struct upstream_dial *dial)
+{
+	TAILQ_REMOVE(&dial->upstream->dials, dial, entry);
+	if (dial->query)
+		resolver_cancel(dial->query);
+	if (dial->conn)
+		conn_close(dial->conn, false);
+	free(dial);
+}
+
+/* Does this failure say something of the link, or only of the origin? */
+static bool blames_link(int status)
+{
+	return status == -ETIMEDOUT || status == -EHOSTUNREACH || status == -ENETUNREACH ||
+	       status == -ENETDOWN || status == -EADDRNOTAVAIL;
+}
+
+static void dial_fail(struct upstream_dial *dial, int status, const char *what)
+{
+	upstream_stream_cb cb = dial->cb;
+	struct link *link = dial->link;
+	void *arg = dial->arg;
+
+	dial->upstream->statistics.failed++;
+	dial_free(dial);
+	if (blames_link(status))
+		link_report_failure(link, what);
+	cb(arg, status, NULL, what);
+}
+
+static int prepare_socket(void *arg, int fd)
+{
+	struct upstream_dial *dial = arg;
+	int on = 1, idle = 10, interval = 5, count = 3;
+	unsigned user_timeout = UPSTREAM_USER_TIMEOUT;
+
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
+	return link_own_socket(dial->link, fd);
+}
+
+static void try_next_address(struct upstream_dial *dial, int status);
+
+static void on_connect(void *arg, int status)
+{
+	struct upstream_dial *dial = arg;
+	struct conn *conn = dial->conn;
+
+	if (status < 0) {
+		conn_close(conn, false);
+		dial->conn = NULL;
+		try_next_address(dial, status);
+		return;
+	}
+	upstream_stream_cb cb = dial->cb;
+	void *cb_arg = dial->arg;
+
+	dial->conn = NULL;
+	dial_free(dial);
+	cb(cb_arg, 0, conn, "connected");
+}
+
+static int connect_address(struct upstream_dial *dial, const struct ip *address)
+{
+	static const struct conn_ops ops = {.on_connect = on_connect};
+
+	dial->upstream->statistics.connects++;
+	return conn_connect(dial->upstream->loop, address, dial->port, CONNECT_TIMEOUT,
+			    prepare_socket, dial, &ops, dial, &dial->conn);
+}
+
+static void try_next_address(struct upstream_dial *dial, int status)
+{
+	char text[IP_TEXT_MAX] = "?", what[160];
+
+	while (dial->next < dial->address_count) {
+		status = connect_address(dial, &dial->addresses[dial->next++]);
+		if (status == 0)
+			return;
+	}
+	if (dial->next)
+		ip_format(&dial->addresses[dial->next - 1], text);
+	snprintf(what, sizeof(what), "connect to %s port %u over %s: %s", text, dial->port,
+		 link_name(dial->link), strerror(-status));
+	dial_fail(dial, status, what);
+}
+
+static void on_resolved(void *arg, int status, const struct ip *addresses, size_t count)
+{
+	struct upstream_dial *dial = arg;
+	char what[TARGET_TEXT_MAX + 96];
+
+	dial->query = NULL;
+	if (status < 0 || !count) {
+		if (status == 0)
+			status = -ENOENT;
+		snprintf(what, sizeof(what), "resolving %s over %s: %s", dial->target,
+			 link_name(dial->link),
+			 status == -ENOENT ? "no such name" : strerror(-status));
+		dial_fail(dial, status, what);
+		return;
+	}
+	dial->address_count = count < ADDRESSES_MAX ? count : ADDRESSES_MAX;
+	memcpy(dial->addresses, addresses, dial->address_count * sizeof(*addresses));
+	try_next_address(dial, -ENOENT);
+}
+
+void target_text(const struct upstream_target *target, char *buffer)
+{
+	char address[IP_TEXT_MAX];
+	const char *host = target->address ? ip_format(target->address, address) : target->host;
+
+	snprintf(buffer, TARGET_TEXT_MAX, "%s:%u", host, target->port);
+}
+
+int upstream_connect(struct upstream *upstream, struct link *link,
+		     const struct upstream_target *target, upstream_stream_cb cb, void *arg,
+		     struct upstream_dial **ret_dial)
+{
+	struct upstream_dial *dial = calloc(1, sizeof(*dial));
+	int r;
+
+	if (!dial)
+		return -ENOMEM;
+	dial->upstream = upstream;
+	dial->link = link;
+	dial->port = target->port;
+	dial->cb = cb;
+	dial->arg = arg;
+	target_text(target, dial->target);
+	TAILQ_INSERT_TAIL(&upstream->dials, dial, entry);
+	if (target->address) {
+		dial->addresses[0] = *target->address;
+		dial->address_count = dial->next = 1;
+		r = connect_address(dial, target->address);
+	} else {
+		r = resolver_lookup(upstream->resolver, link, target->host, on_resolved, dial,
+				    &dial->query);
+	}
+	if (r < 0) {
+		dial_free(dial);
+		if (blames_link(r))
+			link_report_failure(link, strerror(-r));
+		return r;
+	}
+	*ret_dial = dial;
+	return 0;
+}
+
+void upstream_dial_cancel(struct upstream_dial *dial)
+{
+	dial_free(dial);
+}
+
+void dials_fail_link(struct upstream *upstream, struct link *link)
+{
+	struct upstream_dial *dial, *next;
+
+	for (dial = TAILQ_FIRST(&upstream->dials); dial; dial = next) {
+		next = TAILQ_NEXT(dial, entry);
+		if (!link) {
+			dial_free(dial);
+		} else if (dial->link == link) {
+			dial_fail(dial, -ENETDOWN, "the link is gone");
+			/* The callback may have changed the list: begin again. */
+			next = TAILQ_FIRST(&upstream->dials);
+		}
+	}
+}

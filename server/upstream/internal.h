@@ -1,0 +1,62 @@
+/* What the files of upstream share; for nobody else. */
+#pragma once
+
+#include "upstream/upstream.h"
+
+#include <sys/queue.h>
+
+#define TARGET_TEXT_MAX (NAME_TEXT_MAX + 8)
+
+TAILQ_HEAD(dial_list, upstream_dial);
+TAILQ_HEAD(request_list, upstream_request);
+TAILQ_HEAD(lane_list, lane);
+
+struct upstream {
+	uv_loop_t *loop;
+	struct resolver *resolver;
+	struct dial_list dials;
+	struct request_list requests;
+	struct lane_list idle; /* newest first */
+	size_t idle_count;
+	uv_timer_t sweep;
+	struct upstream_statistics statistics;
+};
+
+/*
+ * One HTTP/1.1 connection to an origin: carries one request at a time, is idle in the pool
+ * between two. Only lanes of the same link, target and port are used again.
+ */
+struct lane {
+	TAILQ_ENTRY(lane) entry; /* in upstream->idle, while request is NULL */
+	struct upstream *upstream;
+	struct conn *conn;
+	struct link *link;
+	char target[TARGET_TEXT_MAX]; /* "name:port" or "address:port" */
+	struct http_parser *parser;
+	struct upstream_request *request; /* NULL: idle */
+	uint64_t idle_since;
+	uint64_t counted_in, counted_out; /* bytes that the link was told of */
+	bool reused, reusable, feeding, dead;
+};
+
+/* pool.c */
+struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target);
+int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
+	     struct lane **ret_lane) __attribute__((warn_unused_result));
+void lane_release(struct lane *lane); /* back to the pool, or closed when it cannot be used again */
+void lane_close(struct lane *lane);
+void pool_close_link(struct upstream *upstream, struct link *link); /* NULL: all */
+void pool_sweep(struct upstream *upstream);
+
+/* request.c: what a lane tells its request. */
+int request_on_head(struct upstream_request *request, struct http_head *head);
+int request_on_body(struct upstream_request *request, const uint8_t *data, size_t len);
+int request_on_end(struct upstream_request *request);
+void request_on_drain(struct upstream_request *request);
+void request_lane_failed(struct upstream_request *request, int status, const char *what);
+void request_fail(struct upstream_request *request, int status, const char *what);
+struct upstream_request *requests_first_of(struct upstream *upstream, struct link *link);
+
+/* dial.c */
+void dials_fail_link(struct upstream *upstream, struct link *link); /* NULL: all, silently */
+void target_text(const struct upstream_target *target, char *buffer);

@@ -1,0 +1,213 @@
+/* Lanes: HTTP connections to origins, in use or idle in the pool. */
+#include "upstream/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void count_bytes(struct lane *lane)
+{
+	uint64_t in = conn_bytes_in(lane->conn), out = conn_bytes_out(lane->conn);
+
+	link_count_bytes(lane->link, in - lane->counted_in, out - lane->counted_out);
+	lane->counted_in = in;
+	lane->counted_out = out;
+}
+
+static void lane_free(struct lane *lane)
+{
+	http_parser_free(lane->parser);
+	free(lane);
+}
+
+void lane_close(struct lane *lane)
+{
+	if (lane->dead)
+		return;
+	if (!lane->request) {
+		TAILQ_REMOVE(&lane->upstream->idle, lane, entry);
+		lane->upstream->idle_count--;
+	}
+	count_bytes(lane);
+	conn_close(lane->conn, false);
+	lane->dead = true;
+	/* Inside the parser's callback the parser is still needed. */
+	if (!lane->feeding)
+		lane_free(lane);
+}
+
+void lane_release(struct lane *lane)
+{
+	struct upstream *upstream = lane->upstream;
+	struct lane *oldest;
+
+	count_bytes(lane);
+	if (!lane->reusable) {
+		lane_close(lane);
+		return;
+	}
+	if (upstream->idle_count == UPSTREAM_IDLE_MAX) {
+		oldest = TAILQ_LAST(&upstream->idle, lane_list);
+		lane_close(oldest);
+	}
+	lane->request = NULL;
+	lane->reused = true;
+	lane->idle_since = uv_now(upstream->loop);
+	TAILQ_INSERT_HEAD(&upstream->idle, lane, entry);
+	upstream->idle_count++;
+	conn_resume(lane->conn); /* so that the origin's close is seen */
+}
+
+struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target)
+{
+	struct lane *lane;
+
+	TAILQ_FOREACH (lane, &upstream->idle, entry) {
+		if (lane->link != link || strcmp(lane->target, target) != 0)
+			continue;
+		TAILQ_REMOVE(&upstream->idle, lane, entry);
+		upstream->idle_count--;
+		upstream->statistics.reused++;
+		return lane;
+	}
+	return NULL;
+}
+
+void pool_close_link(struct upstream *upstream, struct link *link)
+{
+	struct lane *lane, *next;
+
+	for (lane = TAILQ_FIRST(&upstream->idle); lane; lane = next) {
+		next = TAILQ_NEXT(lane, entry);
+		if (!link || lane->link == link)
+			lane_close(lane);
+	}
+}
+
+void pool_sweep(struct upstream *upstream)
+{
+	uint64_t now = uv_now(upstream->loop);
+	struct lane *lane;
+
+	while ((lane = TAILQ_LAST(&upstream->idle, lane_list)) &&
+	       now - lane->idle_since >= UPSTREAM_IDLE_TIMEOUT)
+		lane_close(lane);
+}
+
+static void lane_failed(struct lane *lane, int status, const char *what)
+{
+	if (lane->request)
+		request_lane_failed(lane->request, status, what);
+	else
+		lane_close(lane);
+}
+
+static int on_head(void *arg, struct http_head *head)
+{
+	struct lane *lane = arg;
+	int r;
+
+	lane->reusable = head->keep_alive && head->framing != HTTP_UNTIL_CLOSE;
+	r = request_on_head(lane->request, head);
+	return lane->dead ? -ECANCELED : r;
+}
+
+static int on_body(void *arg, const uint8_t *data, size_t len)
+{
+	struct lane *lane = arg;
+	int r = request_on_body(lane->request, data, len);
+
+	return lane->dead ? -ECANCELED : r;
+}
+
+static int on_end(void *arg)
+{
+	struct lane *lane = arg;
+
+	return request_on_end(lane->request);
+}
+
+static void on_data(void *arg, const uint8_t *data, size_t len)
+{
+	struct lane *lane = arg;
+	size_t used = 0;
+	int r = 0;
+
+	if (!lane->request) {
+		/* An idle origin has nothing to say. */
+		lane_close(lane);
+		return;
+	}
+	lane->feeding = true;
+	while (len && r == 0 && !lane->dead && lane->request) {
+		r = http_parser_feed(lane->parser, data, len, &used);
+		data += used;
+		len -= used;
+	}
+	lane->feeding = false;
+	if (lane->dead)
+		lane_free(lane);
+	else if (r < 0)
+		lane_failed(lane, r, http_parser_error(lane->parser));
+	else if (len)
+		lane_close(lane); /* more than the one response that was asked for */
+}
+
+static void on_eof(void *arg)
+{
+	struct lane *lane = arg;
+	int r;
+
+	if (!lane->request) {
+		lane_close(lane);
+		return;
+	}
+	lane->reusable = false;
+	lane->feeding = true;
+	r = http_parser_eof(lane->parser);
+	lane->feeding = false;
+	if (lane->dead)
+		lane_free(lane);
+	else if (r < 0)
+		lane_failed(lane, -ECONNRESET, http_parser_error(lane->parser));
+	else if (lane->request)
+		lane_failed(lane, -ECONNRESET, "the origin closed the connection");
+}
+
+static void on_drain(void *arg)
+{
+	struct lane *lane = arg;
+
+	if (lane->request)
+		request_on_drain(lane->request);
+}
+
+static void on_error(void *arg, int error)
+{
+	lane_failed(arg, error, strerror(-error));
+}
+
+int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
+	     struct lane **ret_lane)
+{
+	static const struct http_parser_ops parser_ops = {on_head, on_body, on_end};
+	static const struct conn_ops ops = {
+		.on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
+	struct lane *lane = calloc(1, sizeof(*lane));
+	int r;
+
+	if (!lane)
+		return -ENOMEM;
+	r = http_parser_new(HTTP_KIND_RESPONSE, &parser_ops, lane, &lane->parser);
+	if (r < 0) {
+		free(lane);
+		return r;
+	}
+	lane->upstream = upstream;
+	lane->link = link;
+	lane->conn = conn;
+	memcpy(lane->target, target, strnlen(target, sizeof(lane->target) - 1));
+	conn_set_ops(conn, &ops, lane);
+	*ret_lane = lane;
+	return 0;
+}

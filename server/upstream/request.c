@@ -1,0 +1,342 @@
+/*
+ * One request over one lane.
+ *
+ *   new --idle lane--> sending --head--> responding --end--> (gone)
+ *    \--dial--> dialing --connected--^        \--fail--> (gone)
+ *
+ * Only a request that is idempotent and whole goes over a lane that was used before: the
+ * origin may close it at the same moment. When that happens it is sent once more on a new one
+ * (RFC 9110, 9.2.2).
+ */
+#include "upstream/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct upstream_request {
+	TAILQ_ENTRY(upstream_request) entry;
+	struct upstream *upstream;
+	struct link *link;
+	struct lane *lane;	    /* once there is one */
+	struct upstream_dial *dial; /* until then */
+	char target[TARGET_TEXT_MAX];
+	bool by_address;
+	struct ip address;
+	uint16_t port;
+	char method[32];
+	struct buf head; /* as it goes out; kept until a response byte comes */
+	const uint8_t *body;
+	size_t body_len;
+	bool stream, chunked, body_ended, responding, interim, drained_told;
+	struct upstream_ops ops;
+	void *arg;
+};
+
+static void request_free(struct upstream_request *request)
+{
+	TAILQ_REMOVE(&request->upstream->requests, request, entry);
+	request->upstream->statistics.active--;
+	buf_done(&request->head);
+	free(request);
+}
+
+static enum upstream_stage request_stage(const struct upstream_request *request)
+{
+	if (request->responding)
+		return UPSTREAM_RESPONDING;
+	return request->lane ? UPSTREAM_SENT : UPSTREAM_NOT_SENT;
+}
+
+/* Let go of lane or dial without a word to the request. */
+static void request_detach(struct upstream_request *request)
+{
+	if (request->dial)
+		upstream_dial_cancel(request->dial);
+	if (request->lane)
+		lane_close(request->lane);
+	request->dial = NULL;
+	request->lane = NULL;
+}
+
+void request_fail(struct upstream_request *request, int status, const char *what)
+{
+	enum upstream_stage stage = request_stage(request);
+	struct upstream_ops ops = request->ops;
+	void *arg = request->arg;
+	char text[192];
+
+	/* what may live in the lane's parser */
+	snprintf(text, sizeof(text), "%s", what);
+	request->upstream->statistics.failed++;
+	request_detach(request);
+	request_free(request);
+	ops.on_fail(arg, status, stage, text);
+}
+
+static int write_request(struct upstream_request *request)
+{
+	struct iovec pieces[2] = {
+		{(void *)buf_bytes(&request->head), buf_len(&request->head)},
+		{(void *)request->body, request->body_len},
+	};
+
+	http_parser_reset(request->lane->parser);
+	http_parser_expect(request->lane->parser, request->method);
+	conn_resume(request->lane->conn);
+	return conn_writev(request->lane->conn, pieces, 2);
+}
+
+static void attach_lane(struct upstream_request *request, struct lane *lane)
+{
+	request->lane = lane;
+	lane->request = request;
+	lane->reusable = false;
+}
+
+static void on_dialed(void *arg, int status, struct conn *conn, const char *what)
+{
+	struct upstream_request *request = arg;
+	struct lane *lane;
+
+	request->dial = NULL;
+	if (status < 0) {
+		request_fail(request, status, what);
+		return;
+	}
+	status = lane_new(request->upstream, request->link, request->target, conn, &lane);
+	if (status < 0) {
+		conn_close(conn, false);
+		request_fail(request, status, strerror(-status));
+		return;
+	}
+	attach_lane(request, lane);
+	status = write_request(request);
+	if (status < 0)
+		request_fail(request, status, strerror(-status));
+	else if (request->stream && !conn_is_full(lane->conn))
+		request->ops.on_drain(request->arg);
+}
+
+static int request_dial(struct upstream_request *request, const char *host)
+{
+	struct upstream_target target = {
+		.host = host,
+		.address = request->by_address ? &request->address : NULL,
+		.port = request->port,
+	};
+
+	return upstream_connect(request->upstream, request->link, &target, on_dialed, request,
+				&request->dial);
+}
+
+static int request_redial(struct upstream_request *request)
+{
+	char host[TARGET_TEXT_MAX];
+	char *colon;
+
+	snprintf(host, sizeof(host), "%s", request->target);
+	colon = strrchr(host, ':');
+	if (colon)
+		*colon = '\0';
+	request_detach(request);
+	return request_dial(request, host);
+}
+
+void request_lane_failed(struct upstream_request *request, int status, const char *what)
+{
+	int r;
+
+	if (!request->lane->reused || request->responding || request->stream) {
+		request_fail(request, status, what);
+		return;
+	}
+	r = request_redial(request);
+	if (r < 0)
+		request_fail(request, r, strerror(-r));
+}
+
+static int write_head(struct upstream_request *request, const struct http_head *head,
+		      const char *target, const char *extra)
+{
+	struct buf lines;
+	int r = 0;
+
+	buf_init(&lines, HTTP_HEAD_MAX);
+	if (extra)
+		r = buf_append(&lines, extra, strlen(extra));
+	if (r == 0 && request->chunked)
+		r = buf_printf(&lines, "Transfer-Encoding: chunked\r\n");
+	else if (r == 0 && !request->stream && !http_field(head, "content-length") &&
+		 (request->body_len || !http_method_is_idempotent(request->method)))
+		r = buf_printf(&lines, "Content-Length: %zu\r\n", request->body_len);
+	if (r == 0)
+		r = buf_append(&lines, "", 1);
+	if (r == 0)
+		r = http_write_request_head(&request->head, head, target,
+					    (const char *)buf_bytes(&lines));
+	buf_done(&lines);
+	return r;
+}
+
+/* Over an idle lane, if there is one that still takes it; else by a new connection. */
+static int request_start(struct upstream_request *request, const char *host)
+{
+	struct lane *lane;
+
+	if (request->stream || !http_method_is_idempotent(request->method))
+		return request_dial(request, host);
+	while ((lane = pool_take(request->upstream, request->link, request->target))) {
+		attach_lane(request, lane);
+		if (write_request(request) == 0)
+			return 0;
+		request_detach(request);
+	}
+	return request_dial(request, host);
+}
+
+int upstream_send(struct upstream *upstream, struct link *link,
+		  const struct upstream_target *target, const struct http_head *head,
+		  const char *request_target, const char *extra, const uint8_t *body,
+		  size_t body_len, bool stream, const struct upstream_ops *ops, void *arg,
+		  struct upstream_request **ret_request)
+{
+	struct upstream_request *request = calloc(1, sizeof(*request));
+	int r;
+
+	if (!request)
+		return -ENOMEM;
+	request->upstream = upstream;
+	request->link = link;
+	request->port = target->port;
+	request->by_address = target->address;
+	if (target->address)
+		request->address = *target->address;
+	target_text(target, request->target);
+	snprintf(request->method, sizeof(request->method), "%s", http_method(head));
+	request->body = body;
+	request->body_len = body_len;
+	request->stream = stream;
+	request->chunked = stream && head->framing == HTTP_CHUNKED;
+	request->ops = *ops;
+	request->arg = arg;
+	buf_init(&request->head, 2 * HTTP_HEAD_MAX);
+	TAILQ_INSERT_TAIL(&upstream->requests, request, entry);
+	upstream->statistics.active++;
+	upstream->statistics.requests++;
+	r = write_head(request, head, request_target, extra);
+	if (r == 0)
+		r = request_start(request, target->host);
+	if (r < 0) {
+		request_detach(request);
+		request_free(request);
+		return r;
+	}
+	*ret_request = request;
+	return 0;
+}
+
+int upstream_write(struct upstream_request *request, const uint8_t *data, size_t len)
+{
+	char size[20];
+	struct iovec pieces[3] = {{size, 0}, {(void *)data, len}, {(void *)"\r\n", 2}};
+
+	if (!request->lane)
+		return -ENOTCONN;
+	if (!len)
+		return 0;
+	if (!request->chunked)
+		return conn_write(request->lane->conn, data, len);
+	pieces[0].iov_len = (size_t)snprintf(size, sizeof(size), "%zx\r\n", len);
+	return conn_writev(request->lane->conn, pieces, 3);
+}
+
+int upstream_write_end(struct upstream_request *request)
+{
+	if (!request->lane)
+		return -ENOTCONN;
+	request->body_ended = true;
+	return request->chunked ? conn_write(request->lane->conn, "0\r\n\r\n", 5) : 0;
+}
+
+bool upstream_is_full(const struct upstream_request *request)
+{
+	return !request->lane || conn_is_full(request->lane->conn);
+}
+
+void upstream_pause(struct upstream_request *request)
+{
+	if (request->lane)
+		conn_pause(request->lane->conn);
+}
+
+void upstream_resume(struct upstream_request *request)
+{
+	if (request->lane)
+		conn_resume(request->lane->conn);
+}
+
+void upstream_cancel(struct upstream_request *request)
+{
+	request_detach(request);
+	request_free(request);
+}
+
+struct link *upstream_request_link(const struct upstream_request *request)
+{
+	return request->link;
+}
+
+int request_on_head(struct upstream_request *request, struct http_head *head)
+{
+	if (!request->responding)
+		link_report_success(request->link);
+	request->interim = head->status / 100 == 1;
+	if (request->interim)
+		return 0;
+	request->responding = true;
+	request->ops.on_head(request->arg, head);
+	return 0;
+}
+
+int request_on_body(struct upstream_request *request, const uint8_t *data, size_t len)
+{
+	request->ops.on_body(request->arg, data, len);
+	return 0;
+}
+
+int request_on_end(struct upstream_request *request)
+{
+	struct upstream_ops ops = request->ops;
+	struct lane *lane = request->lane;
+	void *arg = request->arg;
+
+	if (request->interim) {
+		request->interim = false;
+		return 0;
+	}
+	if (request->stream && !request->body_ended)
+		lane->reusable = false;
+	request->lane = NULL;
+	request_free(request);
+	lane_release(lane);
+	ops.on_end(arg);
+	return 0;
+}
+
+void request_on_drain(struct upstream_request *request)
+{
+	if (request->ops.on_drain)
+		request->ops.on_drain(request->arg);
+}
+
+struct upstream_request *requests_first_of(struct upstream *upstream, struct link *link)
+{
+	struct upstream_request *request;
+
+	TAILQ_FOREACH (request, &upstream->requests, entry)
+		if (!link || request->link == link)
+			return request;
+	return NULL;
+}
