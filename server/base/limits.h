@@ -51,3 +51,4 @@
 /* store */
 #define STORE_JOBS_MAX	4096
 #define STORE_BATCH_MAX 256
+#define STORE_CHECK_MAX (16 << 20) /* a file up to this size is checked whole after a crash */

@@ -31,7 +31,9 @@ struct store_job {
 	store_done done; /* NULL is fine only when the job needs no freeing */
 	struct store_job *next;
 	int status;
-	bool read_only; /* a look-up: need not wait for a commit of its own */
+	/* A look-up: waits for no commit of its own, and keeps its own status when the commit of
+	 * its batch fails (what it saw may then be gone). */
+	bool read_only;
 };
 
 /* Opens or makes DIR/holdfast.db (0600, DIR 0700), synchronously. 0 or negative errno.
@@ -40,10 +42,11 @@ int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 	__attribute__((warn_unused_result));
 /* Statements that make a part's tables ("CREATE TABLE IF NOT EXISTS ..."), run at once. */
 int store_schema(struct store *store, const char *sql) __attribute__((warn_unused_result));
-/* Run one job now, blocking; only before the loop runs. */
+/* Run one job now, blocking; only before the loop runs. Gives its status, never calls done. */
 int store_run_now(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
 
-/* 0, or -EAGAIN when STORE_JOBS_MAX wait already (done is not called then). */
+/* 0, -EAGAIN when STORE_JOBS_MAX wait already, -ECANCELED after store_close (done is not called
+ * then). */
 int store_submit(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
 /* Waits for what was submitted, then closes and calls back; the store is gone then. */
 void store_close(struct store *store, void (*closed)(void *arg), void *arg);
@@ -57,5 +60,6 @@ struct store_statistics {
 };
 void store_statistics(const struct store *store, struct store_statistics *ret);
 
-/* SQLite's result code as a negative errno: FULL -ENOSPC, READONLY -EROFS, BUSY -EBUSY ... */
+/* SQLite's result code as a negative errno: FULL -ENOSPC, READONLY -EROFS, BUSY -EBUSY, CORRUPT
+ * -EBADMSG, CONSTRAINT -EEXIST ...; 0 for OK, ROW and DONE. */
 int store_errno(int sqlite_code);

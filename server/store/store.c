@@ -1,0 +1,342 @@
+#include "store/store.h"
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "store/database.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct job_list {
+	struct store_job *first, **last;
+	size_t count;
+};
+
+struct store {
+	uv_loop_t *loop;
+	sqlite3 *db; /* the worker's while `busy`, else the loop's */
+	struct job_list waiting, batch;
+	uv_work_t work;
+	bool busy, closing;
+	void (*closed)(void *arg);
+	void *closed_arg;
+	/* what the worker found, read by the loop after it */
+	int batch_error;
+	bool batch_wrote;
+	struct store_statistics statistics;
+};
+
+static void job_list_init(struct job_list *list)
+{
+	*list = (struct job_list){.first = NULL};
+	list->last = &list->first;
+}
+
+static void job_list_push(struct job_list *list, struct store_job *job)
+{
+	job->next = NULL;
+	*list->last = job;
+	list->last = &job->next;
+	list->count++;
+}
+
+static struct store_job *job_list_pop(struct job_list *list)
+{
+	struct store_job *job = list->first;
+
+	list->first = job->next;
+	if (!list->first)
+		list->last = &list->first;
+	list->count--;
+	return job;
+}
+
+int store_errno(int sqlite_code)
+{
+	switch (sqlite_code & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_ROW:
+	case SQLITE_DONE:
+		return 0;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EBUSY;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EBADMSG;
+	case SQLITE_CANTOPEN:
+	case SQLITE_PERM:
+	case SQLITE_AUTH:
+		return -EACCES;
+	case SQLITE_CONSTRAINT:
+		return -EEXIST;
+	case SQLITE_TOOBIG:
+		return -E2BIG;
+	case SQLITE_NOTFOUND:
+		return -ENOENT;
+	case SQLITE_MISUSE:
+	case SQLITE_ERROR:
+	case SQLITE_RANGE:
+	case SQLITE_MISMATCH:
+		return -EINVAL;
+	default:
+		return -EIO;
+	}
+}
+
+static int execute(struct store *store, const char *sql)
+{
+	return store_errno(sqlite3_exec(store->db, sql, NULL, NULL, NULL));
+}
+
+/* One job in a savepoint of its own. SQLite may end the whole transaction by itself after a
+ * full disk or an I/O error; *ret_lost then says that the batch is gone. */
+static void run_in_savepoint(struct store *store, struct store_job *job, bool *ret_lost)
+{
+	job->status = execute(store, "SAVEPOINT job");
+	if (job->status == 0) {
+		job->status = job->run(job, store->db);
+		if (sqlite3_get_autocommit(store->db)) {
+			*ret_lost = true;
+			return;
+		}
+		if (job->status < 0)
+			execute(store, "ROLLBACK TO job");
+		if (execute(store, "RELEASE job") < 0)
+			*ret_lost = true;
+	} else {
+		*ret_lost = true;
+	}
+}
+
+static int run_writers(struct store *store)
+{
+	bool lost = false;
+	int error = execute(store, "BEGIN IMMEDIATE");
+
+	for (struct store_job *job = store->batch.first; job; job = job->next) {
+		if (job->read_only) {
+			job->status = job->run(job, store->db);
+		} else if (error == 0) {
+			run_in_savepoint(store, job, &lost);
+			if (lost)
+				error = job->status < 0 ? job->status : -EIO;
+		}
+	}
+	if (error == 0)
+		error = execute(store, "COMMIT");
+	if (error < 0 && !sqlite3_get_autocommit(store->db))
+		execute(store, "ROLLBACK");
+	return error;
+}
+
+static void run_batch(struct store *store)
+{
+	struct store_job *job;
+	int error = 0;
+
+	store->batch_wrote = false;
+	for (job = store->batch.first; job; job = job->next)
+		if (!job->read_only)
+			store->batch_wrote = true;
+	if (store->batch_wrote)
+		error = run_writers(store);
+	for (job = store->batch.first; job; job = job->next) {
+		if (!store->batch_wrote)
+			job->status = job->run(job, store->db);
+		else if (error < 0 && !job->read_only)
+			job->status = error;
+		if (job->status == -EBADMSG)
+			database_suspect(store->db);
+	}
+	store->batch_error = error;
+}
+
+static uint64_t database_bytes(sqlite3 *db)
+{
+	static const char sql[] =
+		"SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+	sqlite3_stmt *stmt;
+	uint64_t bytes = 0;
+
+	if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
+		return 0;
+	if (sqlite3_step(stmt) == SQLITE_ROW)
+		bytes = (uint64_t)sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	return bytes;
+}
+
+/* On the loop, when the worker has given the database back. */
+static void count_batch(struct store *store)
+{
+	struct store_statistics *s = &store->statistics;
+
+	s->jobs += store->batch.count;
+	if (!store->batch_wrote)
+		return;
+	if (store->batch_error == 0) {
+		s->commits++;
+		s->database_bytes = database_bytes(store->db);
+	} else {
+		s->failures++;
+		if (s->last_error != store->batch_error)
+			log_error("store", "the database takes no changes: %s",
+				  strerror(-store->batch_error));
+	}
+	if (s->last_error && !store->batch_error)
+		log_info("store", "the database takes changes again");
+	s->last_error = store->batch_error;
+}
+
+static void pump(struct store *store);
+
+static void on_work(uv_work_t *work)
+{
+	run_batch(work->data);
+}
+
+static void on_work_done(uv_work_t *work, int status)
+{
+	struct store *store = work->data;
+
+	(void)status; /* nobody cancels it */
+	count_batch(store);
+	/* Still busy: a callback that submits must not start a batch before its elders are told. */
+	while (store->batch.count) {
+		struct store_job *job = job_list_pop(&store->batch);
+
+		if (job->done)
+			job->done(job, job->status);
+	}
+	store->busy = false;
+	pump(store);
+}
+
+static void on_close_work(uv_work_t *work)
+{
+	struct store *store = work->data;
+
+	database_close(store->db);
+}
+
+static void on_close_done(uv_work_t *work, int status)
+{
+	struct store *store = work->data;
+	void (*closed)(void *arg) = store->closed;
+	void *arg = store->closed_arg;
+
+	(void)status;
+	free(store);
+	if (closed)
+		closed(arg);
+}
+
+static void queue_work(struct store *store, uv_work_cb work, uv_after_work_cb after)
+{
+	store->busy = true;
+	store->work.data = store;
+	if (uv_queue_work(store->loop, &store->work, work, after) < 0)
+		abort(); /* fails only for a NULL callback */
+}
+
+static void pump(struct store *store)
+{
+	if (store->busy)
+		return;
+	if (!store->waiting.count) {
+		if (store->closing)
+			queue_work(store, on_close_work, on_close_done);
+		return;
+	}
+	while (store->waiting.count && store->batch.count < STORE_BATCH_MAX)
+		job_list_push(&store->batch, job_list_pop(&store->waiting));
+	queue_work(store, on_work, on_work_done);
+}
+
+int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	int r;
+
+	if (!store)
+		return -ENOMEM;
+	store->loop = loop;
+	job_list_init(&store->waiting);
+	job_list_init(&store->batch);
+	r = database_open(dir, &store->db, &store->statistics.was_corrupt);
+	if (r < 0) {
+		free(store);
+		return r;
+	}
+	store->statistics.database_bytes = database_bytes(store->db);
+	*ret_store = store;
+	return 0;
+}
+
+int store_schema(struct store *store, const char *sql)
+{
+	int r;
+
+	if (store->busy)
+		return -EBUSY;
+	r = execute(store, "BEGIN IMMEDIATE");
+	if (r == 0)
+		r = execute(store, sql);
+	if (r == 0)
+		r = execute(store, "COMMIT");
+	if (r < 0) {
+		log_error("store", "schema: %s", sqlite3_errmsg(store->db));
+		if (!sqlite3_get_autocommit(store->db))
+			execute(store, "ROLLBACK");
+	}
+	return r;
+}
+
+int store_run_now(struct store *store, struct store_job *job)
+{
+	if (store->busy || store->waiting.count)
+		return -EBUSY;
+	job_list_push(&store->batch, job);
+	run_batch(store);
+	count_batch(store);
+	job_list_init(&store->batch);
+	return job->status;
+}
+
+int store_submit(struct store *store, struct store_job *job)
+{
+	if (store->closing)
+		return -ECANCELED;
+	if (store->waiting.count >= STORE_JOBS_MAX) {
+		store->statistics.refused++;
+		return -EAGAIN;
+	}
+	job->status = 0;
+	job_list_push(&store->waiting, job);
+	pump(store);
+	return 0;
+}
+
+void store_close(struct store *store, void (*closed)(void *arg), void *arg)
+{
+	if (store->closing)
+		return;
+	store->closing = true;
+	store->closed = closed;
+	store->closed_arg = arg;
+	pump(store);
+}
+
+void store_statistics(const struct store *store, struct store_statistics *ret)
+{
+	*ret = store->statistics;
+	ret->waiting = store->waiting.count + store->batch.count;
+}
