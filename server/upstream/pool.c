@@ -130,6 +130,7 @@ static int on_end(void *arg)
 static void on_data(void *arg, const uint8_t *data, size_t len)
 {
 	struct lane *lane = arg;
+	struct upstream_request *request;
 	size_t used = 0;
 	int r = 0;
 
@@ -138,8 +139,9 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 		lane_close(lane);
 		return;
 	}
+	request = lane->request;
 	lane->feeding = true;
-	while (len && r == 0 && !lane->dead && lane->request) {
+	while (len && r == 0 && !lane->dead && lane->request == request) {
 		r = http_parser_feed(lane->parser, data, len, &used);
 		data += used;
 		len -= used;
@@ -150,7 +152,7 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 	else if (r < 0)
 		lane_failed(lane, r, http_parser_error(lane->parser));
 	else if (len)
-		lane_close(lane); /* more than the one response that was asked for */
+		lane_failed(lane, -EPROTO, "bytes after the response");
 }
 
 static void on_eof(void *arg)

@@ -1,0 +1,373 @@
+#include "exchange/internal.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	WHOLE_MAX = 64 << 10, /* a body up to this is read before it is sent, so it can be again */
+	RETRY_AFTER = 5,      /* s */
+};
+
+int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, struct queue *queue,
+		  struct upstream *upstream, struct exchanges **ret_exchanges)
+{
+	struct exchanges *exchanges = calloc(1, sizeof(*exchanges));
+
+	if (!exchanges)
+		return -ENOMEM;
+	exchanges->loop = loop;
+	exchanges->config = config_ref(config);
+	exchanges->links = links;
+	exchanges->queue = queue;
+	exchanges->upstream = upstream;
+	TAILQ_INIT(&exchanges->waiting);
+	uv_timer_init(loop, &exchanges->timer);
+	exchanges->timer.data = exchanges;
+	*ret_exchanges = exchanges;
+	return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct exchanges *exchanges = handle->data;
+
+	config_unref(exchanges->config);
+	free(exchanges);
+}
+
+void exchanges_close(struct exchanges *exchanges)
+{
+	if (exchanges)
+		uv_close((uv_handle_t *)&exchanges->timer, on_closed);
+}
+
+static const char *const state_names[] = {
+#define EXCHANGE_STATE_NAME(id, name) name,
+	EXCHANGE_STATES(EXCHANGE_STATE_NAME)};
+
+static bool can_move(enum exchange_state from, enum exchange_state to)
+{
+	switch (from) {
+	case EXCHANGE_RECEIVING:
+	case EXCHANGE_MATCHING:
+	case EXCHANGE_HELD:
+		return true;
+	case EXCHANGE_SENDING:
+		return to == EXCHANGE_HELD || to == EXCHANGE_SENDING || to == EXCHANGE_OVER;
+	case EXCHANGE_STORING:
+		return to == EXCHANGE_OVER;
+	case EXCHANGE_WAITING:
+		return to == EXCHANGE_FETCHING || to == EXCHANGE_OVER;
+	case EXCHANGE_FETCHING:
+		return to == EXCHANGE_OVER;
+	case EXCHANGE_OVER:
+		return false;
+	}
+	return false;
+}
+
+void exchange_enter(struct exchange *exchange, enum exchange_state state)
+{
+	if (!can_move(exchange->state, state)) {
+		log_error("exchange", "impossible move from %s to %s", state_names[exchange->state],
+			  state_names[state]);
+		abort();
+	}
+	if (state != EXCHANGE_HELD && state != EXCHANGE_WAITING)
+		exchange_unlist(exchange);
+	exchange->state = state;
+}
+
+const char *exchange_id(struct exchange *exchange)
+{
+	if (!exchange->id[0])
+		exchange_make_id(exchange->received, exchange->id);
+	return exchange->id;
+}
+
+void exchange_note(struct exchange *exchange, const char *format, ...)
+{
+	struct queue_event *event;
+	va_list args;
+
+	if (!exchange->events)
+		exchange->events = calloc(EXCHANGE_EVENTS_MAX, sizeof(*exchange->events));
+	if (!exchange->events)
+		return;
+	/* The last place is always the newest event. */
+	if (exchange->event_count < EXCHANGE_EVENTS_MAX)
+		exchange->event_count++;
+	event = &exchange->events[exchange->event_count - 1];
+	event->at = exchange_wall_ms();
+	va_start(args, format);
+	vsnprintf(event->what, sizeof(event->what), format, args);
+	va_end(args);
+}
+
+struct ticket *exchange_ticket(struct exchange *exchange)
+{
+	struct ticket *ticket = calloc(1, sizeof(*ticket));
+
+	if (ticket)
+		ticket->exchange = exchange;
+	exchange->ticket = ticket;
+	return ticket;
+}
+
+struct exchange *ticket_take(void *arg)
+{
+	struct ticket *ticket = arg;
+	struct exchange *exchange = ticket->exchange;
+
+	if (exchange)
+		exchange->ticket = NULL;
+	free(ticket);
+	return exchange;
+}
+
+void exchange_answer(struct exchange *exchange, int status, const char *title, const char *detail,
+		     const char *id)
+{
+	struct exchange_answer answer = {
+		.status = status,
+		.title = title,
+		.detail = detail,
+		.id = id,
+		.retry_after = status == 503 || status == 504 ? RETRY_AFTER : 0,
+		.preference_applied = status == 202 && exchange->async,
+	};
+
+	exchange_enter(exchange, EXCHANGE_OVER);
+	if (status != 202 && !id)
+		exchange->exchanges->statistics.refused++;
+	exchange->ops.on_answer(exchange->arg, &answer);
+}
+
+/* RFC 7240: respond-async, and wait=SECONDS which shortens the hold. */
+static void read_preferences(struct exchange *exchange)
+{
+	const struct http_head *head = exchange->request.head;
+
+	for (uint32_t i = 0; i < head->field_count; i++) {
+		const char *wait;
+
+		if (strcasecmp(http_text(head, head->fields[i].name), "prefer") != 0)
+			continue;
+		wait = strcasestr(http_text(head, head->fields[i].value), "wait=");
+		if (wait && wait[5] >= '0' && wait[5] <= '9') {
+			exchange->has_wait = true;
+			exchange->wait = strtoull(wait + 5, NULL, 10);
+			exchange->wait = exchange->wait > 86400 ? 86400000 : exchange->wait * 1000;
+		}
+	}
+	exchange->async = http_field_has_token(head, "prefer", "respond-async");
+	if (exchange->async && !exchange->has_wait) {
+		exchange->has_wait = true;
+		exchange->wait = 0;
+	}
+}
+
+static const struct rule *find_rule(struct exchange *exchange, const char *path_end)
+{
+	const struct exchange_request *request = &exchange->request;
+	char host[NAME_TEXT_MAX], path[1024];
+	const char *target = http_target(request->head);
+	size_t path_len = (size_t)(path_end - target);
+	struct rule_facts facts = {
+		.host = host,
+		.address = request->destination,
+		.port = request->port,
+		.protocol = PROTOCOL_HTTP,
+		.method = http_method(request->head),
+		.path = path,
+		.source = request->source_ip,
+		.source_interface = request->source_interface,
+	};
+	const char *colon = strrchr(request->authority, ':');
+	const char *bracket = strchr(request->authority, ']');
+	size_t host_len = colon && (!bracket || colon > bracket)
+				  ? (size_t)(colon - request->authority)
+				  : strlen(request->authority);
+
+	snprintf(host, sizeof(host), "%.*s", (int)host_len, request->authority);
+	if (path_len >= sizeof(path))
+		path_len = sizeof(path) - 1;
+	memcpy(path, target, path_len);
+	path[path_len] = '\0';
+	return config_match(exchange->config, &facts);
+}
+
+int exchange_new(struct exchanges *exchanges, const struct exchange_request *request,
+		 const struct exchange_ops *ops, void *arg, struct exchange **ret_exchange)
+{
+	struct exchange *exchange = calloc(1, sizeof(*exchange));
+	const char *target = http_target(request->head);
+
+	if (!exchange)
+		return -ENOMEM;
+	exchange->exchanges = exchanges;
+	exchange->config = config_ref(exchanges->config);
+	exchange->request = *request;
+	exchange->ops = *ops;
+	exchange->arg = arg;
+	exchange->received = exchange_wall_ms();
+	exchange->rule = find_rule(exchange, target + strcspn(target, "?"));
+	buf_init(&exchange->body, exchange->config->queue.max_request);
+	read_preferences(exchange);
+	exchanges->statistics.started++;
+	*ret_exchange = exchange;
+	return 0;
+}
+
+/* Must the body be here before anything is decided? With no link it will be held; beside a
+ * stored exchange the hash is needed; and a small one can be sent again when a link dies. */
+static bool wants_whole(const struct exchange *exchange)
+{
+	const struct http_head *head = exchange->request.head;
+	const struct queue *queue = exchange->exchanges->queue;
+
+	if (head->framing == HTTP_NO_BODY ||
+	    (head->framing == HTTP_LENGTH && head->content_length <= WHOLE_MAX))
+		return true;
+	if (queue_has_debts(queue) || queue_has_backlog(queue))
+		return head->framing != HTTP_LENGTH ||
+		       head->content_length <= exchange->config->queue.max_request;
+	return !links_choose(exchange->exchanges->links, &exchange->rule->policy, 0);
+}
+
+static void too_large(struct exchange *exchange)
+{
+	exchange_answer(exchange, 413, "Content Too Large",
+			"No link is usable, and the body is larger than queue.max_request allows "
+			"to hold.",
+			NULL);
+}
+
+void exchange_start(struct exchange *exchange)
+{
+	const struct http_head *head = exchange->request.head;
+
+	if (exchange->rule->policy.action == ACTION_REJECT) {
+		exchange_answer(exchange, 403, "Forbidden", "A rule rejects this request.", NULL);
+		return;
+	}
+	if (!wants_whole(exchange))
+		exchange_stream(exchange);
+	else if (head->framing == HTTP_LENGTH &&
+		 head->content_length > exchange->config->queue.max_request)
+		too_large(exchange);
+}
+
+void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
+{
+	struct exchanges *exchanges = exchange->exchanges;
+
+	if (exchange->streaming && exchange->stream_ready && !buf_len(&exchange->body) &&
+	    !upstream_is_full(exchange->sending)) {
+		/* A failed write is told by the connection's own error. */
+		if (upstream_write(exchange->sending, data, len) == 0)
+			return;
+	}
+	if (exchange->state != EXCHANGE_RECEIVING && !exchange->streaming)
+		return;
+	if (buf_append(&exchange->body, data, len) == 0)
+		return;
+	if (exchange->state == EXCHANGE_RECEIVING &&
+	    links_choose(exchanges->links, &exchange->rule->policy, 0)) {
+		/* Too large to be one that was stored: it goes as a stream. */
+		exchange->body.limit += STREAM_BUFFER_MAX;
+		if (buf_append(&exchange->body, data, len) == 0) {
+			exchange_stream(exchange);
+			return;
+		}
+	}
+	if (exchange->state == EXCHANGE_RECEIVING)
+		too_large(exchange);
+}
+
+void exchange_body_end(struct exchange *exchange)
+{
+	exchange->body_ended = true;
+	if (exchange->streaming) {
+		if (exchange->stream_ready && !buf_len(&exchange->body))
+			exchange->stream_ready = upstream_write_end(exchange->sending) == 0;
+		return;
+	}
+	if (exchange->state == EXCHANGE_RECEIVING)
+		exchange_match(exchange);
+}
+
+bool exchange_is_full(const struct exchange *exchange)
+{
+	return exchange->streaming && buf_len(&exchange->body) > 0;
+}
+
+void exchange_pause(struct exchange *exchange)
+{
+	if (exchange->sending)
+		upstream_pause(exchange->sending);
+}
+
+void exchange_resume(struct exchange *exchange)
+{
+	if (exchange->sending)
+		upstream_resume(exchange->sending);
+}
+
+bool exchange_is_held(const struct exchange *exchange)
+{
+	return exchange->state == EXCHANGE_HELD || exchange->state == EXCHANGE_WAITING;
+}
+
+static void forget(void *arg, int status)
+{
+	if (status < 0)
+		log_warning("exchange", "an exchange whose app hung up could not be stored: %s",
+			    strerror(-status));
+}
+
+void exchange_app_gone(struct exchange *exchange)
+{
+	struct exchanges *exchanges = exchange->exchanges;
+
+	if (exchange->state != EXCHANGE_HELD && exchange->state != EXCHANGE_WAITING) {
+		exchange_free(exchange);
+		return;
+	}
+	if (exchange->state == EXCHANGE_HELD &&
+	    exchange->rule->policy.on_disconnect == DISCONNECT_STORE) {
+		exchange_note(exchange, "the app hung up");
+		int r = exchange_put(exchange, true, forget, NULL);
+
+		if (r < 0)
+			forget(NULL, r);
+	} else {
+		exchanges->statistics.cancelled++;
+	}
+	exchange_free(exchange);
+}
+
+void exchange_free(struct exchange *exchange)
+{
+	exchange_unlist(exchange);
+	if (exchange->sending)
+		upstream_cancel(exchange->sending);
+	if (exchange->watch)
+		queue_unwatch(exchange->watch);
+	if (exchange->ticket)
+		exchange->ticket->exchange = NULL;
+	buf_done(&exchange->body);
+	config_unref(exchange->config);
+	free(exchange->events);
+	free(exchange);
+}
+
+void exchanges_statistics(const struct exchanges *exchanges, struct exchanges_statistics *ret)
+{
+	*ret = exchanges->statistics;
+}

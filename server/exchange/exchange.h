@@ -1,0 +1,115 @@
+/*
+ * One HTTP request of an app and what becomes of it.
+ *
+ *   receiving --whole--> matching --none--> ready --link--> sending --response--> (over)
+ *       |                   |  \                \             |  ^
+ *       |                   |   \--behind--+     \--no link--v  |  not sent, or idempotent:
+ *       |                   |              +---------------> held  next link, or held again
+ *       |                   \--owes--> waiting                 | hold over
+ *       \--too large, streamed--> sending       \              +--> storing --> (202, 503)
+ *                                                \--answer--> fetching           (504)
+ *
+ * The exchanges own the list of what is held and the one timer for it; an exchange belongs to
+ * whoever made it (the app's connection). What the app hears is told through exchange_ops.
+ * Knows no socket of an app. Chooses links through links_choose, sends through upstream, stores
+ * through queue.
+ */
+#pragma once
+
+#include "config/config.h"
+#include "link/link.h"
+#include "msg/http_msg.h"
+#include "queue/queue.h"
+#include "upstream/upstream.h"
+
+struct exchanges;
+struct exchange;
+
+int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, struct queue *queue,
+		  struct upstream *upstream, struct exchanges **ret_exchanges)
+	__attribute__((warn_unused_result));
+/* Every exchange must be gone. */
+void exchanges_close(struct exchanges *exchanges);
+/* A link came or went, or a backlog got shorter: what is held is tried again. */
+void exchanges_wake(struct exchanges *exchanges);
+
+/* What the app hears from us rather than from the origin. */
+struct exchange_answer {
+	int status;
+	const char *title;    /* the problem's, a short phrase */
+	const char *detail;   /* one sentence for a person */
+	const char *id;	      /* of the stored exchange: Location; or NULL */
+	unsigned retry_after; /* seconds; 0: not said */
+	bool preference_applied;
+};
+
+struct exchange_ops {
+	/* The origin's response, live or stored. Borrowed. */
+	void (*on_head)(void *arg, const struct http_head *head);
+	void (*on_body)(void *arg, const uint8_t *data, size_t len);
+	/* Over: the exchange may be freed in this call and the following. */
+	void (*on_end)(void *arg);
+	/* The response broke in the middle: the app's connection cannot be used again. */
+	void (*on_abort)(void *arg, const char *what);
+	void (*on_answer)(void *arg, const struct exchange_answer *answer);
+	/* More of the request's body is wanted. */
+	void (*on_drain)(void *arg);
+};
+
+/* Everything is borrowed until the exchange is freed. */
+struct exchange_request {
+	struct http_head *head; /* origin-form target; Host is there; Expect is removed */
+	const char *source;	/* "host", or the app's address */
+	struct ip source_ip;
+	const char *source_interface; /* or NULL */
+	struct ip destination;	      /* the original one */
+	uint16_t port;
+	const char *name;      /* the virtual address's name; NULL for a real one */
+	const char *authority; /* "name" or "name:port", lower case */
+};
+
+/* Begins at once; callbacks never come before exchange_start returns. */
+int exchange_new(struct exchanges *exchanges, const struct exchange_request *request,
+		 const struct exchange_ops *ops, void *arg, struct exchange **ret_exchange)
+	__attribute__((warn_unused_result));
+/* The rest of the request, as it comes. Callbacks may come from inside. */
+void exchange_start(struct exchange *exchange);
+void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len);
+void exchange_body_end(struct exchange *exchange);
+/* Should the app's side stop reading the body? Until on_drain. */
+bool exchange_is_full(const struct exchange *exchange);
+/* Backpressure of the app on the response. */
+void exchange_pause(struct exchange *exchange);
+void exchange_resume(struct exchange *exchange);
+/* Is nothing of a response there yet, so that an end of the app's stream means it hung up? */
+bool exchange_is_held(const struct exchange *exchange);
+/* The app is gone: cancelled and counted, or stored when the rule says so; freed either way. */
+void exchange_app_gone(struct exchange *exchange);
+/* When it is over. */
+void exchange_free(struct exchange *exchange);
+
+/* --- for the API --- */
+/* Held ones, newest first; rows as of queue.h, without bodies unless one is asked for by id. */
+struct queue_row *exchanges_row(struct exchanges *exchanges, const char *id, bool bodies);
+/* Up to `max` rows that the filter lets through; returns how many. */
+size_t exchanges_rows(struct exchanges *exchanges, const struct queue_filter *filter,
+		      struct queue_row **ret_rows, size_t max);
+/* Cancel a held one: its app gets 503. -ENOENT. */
+int exchanges_cancel(struct exchanges *exchanges, const char *id);
+
+struct exchanges_statistics {
+	uint64_t started, held, cancelled, stored, refused, answered, failed, moved;
+	size_t held_now;
+};
+void exchanges_statistics(const struct exchanges *exchanges, struct exchanges_statistics *ret);
+
+/* --- identity --- */
+/* A new id, UUIDv7 (RFC 9562), from the wall clock and the kernel's random numbers. */
+void exchange_make_id(int64_t now_ms, char ret_id[ID_TEXT_MAX]);
+/* SHA-256 over source, method, scheme, authority, target, the fields named in
+ * hash_headers (NULL-terminated) and the body; each part with its length. */
+int exchange_hash(const struct http_head *head, const char *source, const char *scheme,
+		  const char *authority, char *const *hash_headers, const uint8_t *body,
+		  size_t body_len, uint8_t ret_hash[32], uint8_t ret_body_hash[32])
+	__attribute__((warn_unused_result));
+int64_t exchange_wall_ms(void);

@@ -1,0 +1,331 @@
+/* An exchange and the queue: matching, storing, and handing over a stored answer. */
+#include "exchange/internal.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int hash_exchange(struct exchange *exchange)
+{
+	const struct exchange_request *request = &exchange->request;
+	int r;
+
+	if (exchange->hashed)
+		return 0;
+	r = exchange_hash(request->head, request->source, "http", request->authority,
+			  exchange->rule->policy.hash_headers, buf_bytes(&exchange->body),
+			  buf_len(&exchange->body), exchange->hash, exchange->body_hash);
+	exchange->hashed = r == 0;
+	return r;
+}
+
+static bool is_ordered(const struct exchange *exchange)
+{
+	return exchange->rule->policy.order &&
+	       !http_method_is_safe(http_method(exchange->request.head));
+}
+
+static void dispatch(struct exchange *exchange)
+{
+	exchange->tried = 0;
+	if (exchange_send(exchange) < 0)
+		exchange_hold(exchange, "no link is usable");
+}
+
+static void on_answered(void *arg, const char *id, enum request_state state);
+
+static void wait_for(struct exchange *exchange, const char *id)
+{
+	uint64_t hold = exchange->rule->policy.hold;
+
+	if (exchange->has_wait && exchange->wait < hold)
+		hold = exchange->wait;
+	snprintf(exchange->stored_id, sizeof(exchange->stored_id), "%s", id);
+	exchange_enter(exchange, EXCHANGE_WAITING);
+	if (queue_watch(exchange->exchanges->queue, id, on_answered, exchange, &exchange->watch) <
+	    0) {
+		exchange_wait_over(exchange);
+		return;
+	}
+	exchange_list(exchange, uv_now(exchange->exchanges->loop) + hold);
+}
+
+static void on_match(void *arg, int status, const struct queue_match *match)
+{
+	struct exchange *exchange = ticket_take(arg);
+
+	if (!exchange)
+		return;
+	/* A look-up that fails must not stop what is live. */
+	if (status < 0) {
+		dispatch(exchange);
+		return;
+	}
+	switch (match->kind) {
+	case MATCH_OWES:
+		wait_for(exchange, match->id);
+		return;
+	case MATCH_KEY_CONFLICT:
+		exchange_answer(exchange, 422, "Idempotency-Key in use",
+				"A stored request has the same Idempotency-Key and another body.",
+				NULL);
+		return;
+	case MATCH_NONE:
+		break;
+	}
+	exchange->behind = match->behind && is_ordered(exchange);
+	if (exchange->behind)
+		exchange_hold(exchange, "earlier stored requests to this origin go first");
+	else
+		dispatch(exchange);
+}
+
+void exchange_match(struct exchange *exchange)
+{
+	struct queue *queue = exchange->exchanges->queue;
+	const struct exchange_request *request = &exchange->request;
+	bool dedupe = exchange->rule->policy.dedupe && !exchange->behind && queue_has_debts(queue);
+	const char *key = dedupe ? http_field(request->head, "idempotency-key") : NULL;
+	struct ticket *ticket;
+
+	if (dedupe && hash_exchange(exchange) < 0)
+		dedupe = false;
+	if (!dedupe && !(is_ordered(exchange) && queue_has_backlog(queue))) {
+		exchange->behind = false;
+		dispatch(exchange);
+		return;
+	}
+	exchange_enter(exchange, EXCHANGE_MATCHING);
+	ticket = exchange_ticket(exchange);
+	if (ticket && queue_match(queue, request->source, "http", request->authority,
+				  dedupe ? exchange->hash : NULL, key,
+				  dedupe ? exchange->body_hash : NULL, on_match, ticket) == 0)
+		return;
+	if (ticket)
+		ticket_take(ticket);
+	dispatch(exchange);
+}
+
+/* --- storing --- */
+
+int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void *arg)
+{
+	const struct exchange_request *from = &exchange->request;
+	const struct rule_policy *policy = &exchange->rule->policy;
+	struct queue_request request = {
+		.rule = exchange->rule->name,
+		.source = from->source,
+		.method = http_method(from->head),
+		.scheme = "http",
+		.authority = from->authority,
+		.target = http_target(from->head),
+		.body = buf_bytes(&exchange->body),
+		.body_len = buf_len(&exchange->body),
+		.idempotency_key = http_field(from->head, "idempotency-key"),
+		.owes = owes && policy->dedupe,
+		.ordered = is_ordered(exchange),
+		.importance = policy->importance,
+		.attempts_max = policy->attempts,
+		.received = exchange->received,
+		.expires = exchange->received + (int64_t)policy->expire,
+	};
+	struct buf fields;
+	int r = hash_exchange(exchange);
+
+	if (r < 0)
+		return r;
+	memcpy(request.hash, exchange->hash, sizeof(request.hash));
+	memcpy(request.body_hash, exchange->body_hash, sizeof(request.body_hash));
+	snprintf(request.id, sizeof(request.id), "%s", exchange_id(exchange));
+	buf_init(&fields, HTTP_HEAD_MAX);
+	r = http_write_fields(&fields, from->head);
+	request.fields = buf_bytes(&fields);
+	request.fields_len = buf_len(&fields);
+	if (r == 0)
+		r = queue_put(exchange->exchanges->queue, &request,
+			      owes ? "stored after the hold" : "stored, accepted", cb, arg);
+	buf_done(&fields);
+	return r;
+}
+
+static bool is_accepted(const struct exchange *exchange)
+{
+	return exchange->async || exchange->rule->policy.reply == REPLY_ACCEPT;
+}
+
+static void refuse_storage(struct exchange *exchange, int status)
+{
+	if (status == -EDQUOT)
+		exchange_answer(
+			exchange, 503, "Queue full",
+			"The queue holds queue.max_bytes already; the request was not stored.",
+			NULL);
+	else if (status == -EAGAIN)
+		exchange_answer(exchange, 503, "Queue busy",
+				"Too many requests wait to be stored; this one was not.", NULL);
+	else
+		exchange_answer(exchange, 507, "Insufficient Storage",
+				"The request could not be written to the disk and was not stored.",
+				NULL);
+}
+
+static void on_stored(void *arg, int status)
+{
+	struct exchange *exchange = ticket_take(arg);
+
+	if (!exchange)
+		return;
+	if (status < 0) {
+		refuse_storage(exchange, status);
+		return;
+	}
+	exchange->exchanges->statistics.stored++;
+	if (is_accepted(exchange))
+		exchange_answer(exchange, 202, "Accepted",
+				"The request is stored and will be sent when a link is back.",
+				exchange->id);
+	else
+		exchange_answer(exchange, 503, "Stored",
+				"No link is usable. The request is stored and will be sent; repeat "
+				"it to get its response.",
+				exchange->id);
+}
+
+void exchange_store(struct exchange *exchange)
+{
+	struct ticket *ticket = exchange_ticket(exchange);
+	int r = -ENOMEM;
+
+	exchange_enter(exchange, EXCHANGE_STORING);
+	if (ticket)
+		r = exchange_put(exchange, !is_accepted(exchange), on_stored, ticket);
+	if (r == 0)
+		return;
+	if (ticket)
+		ticket_take(ticket);
+	refuse_storage(exchange, r);
+}
+
+/* --- the answer of a stored exchange --- */
+
+void exchange_wait_over(struct exchange *exchange)
+{
+	if (exchange->watch)
+		queue_unwatch(exchange->watch);
+	exchange->watch = NULL;
+	exchange_answer(
+		exchange, 503, "Stored",
+		"The same request is stored already and has no response yet; repeat it later.",
+		exchange->stored_id);
+}
+
+static int stored_head(const struct queue_row *row, struct http_head *head)
+{
+	const uint8_t *lines = memmem(row->response_head, row->response_head_len, "\r\n", 2);
+	size_t len;
+	char text[32];
+	int r;
+
+	if (!lines)
+		return -EINVAL;
+	lines += 2;
+	len = row->response_head_len - (size_t)(lines - row->response_head);
+	if (len >= 2 && memcmp(lines + len - 2, "\r\n", 2) == 0 &&
+	    (len == 2 || (len >= 4 && memcmp(lines + len - 4, "\r\n", 2) == 0)))
+		len -= 2; /* the empty line */
+	r = buf_append(&head->text, "", 1);
+	if (r == 0)
+		r = http_read_fields(head, lines, len);
+	if (r < 0)
+		return r;
+	head->status = (uint16_t)row->response_status;
+	head->framing = HTTP_NO_BODY;
+	if (head->status == 204 || head->status == 304 || strcmp(row->method, "HEAD") == 0)
+		return 0;
+	head->framing = HTTP_LENGTH;
+	head->content_length = row->response_body_len;
+	http_field_remove(head, "content-length");
+	snprintf(text, sizeof(text), "%zu", row->response_body_len);
+	return http_field_add(head, "Content-Length", text);
+}
+
+static int mark_head(struct http_head *head, const struct queue_row *row)
+{
+	int64_t finished = row->event_count ? row->events[row->event_count - 1].at : row->received;
+	int64_t age = (exchange_wall_ms() - finished) / 1000;
+	char text[32];
+	int r;
+
+	snprintf(text, sizeof(text), "%lld", (long long)(age > 0 ? age : 0));
+	http_field_remove(head, "age");
+	r = http_field_add(head, "Age", text);
+	return r == 0 ? http_field_add(head, "Holdfast-Id", row->id) : r;
+}
+
+static void without_response(struct exchange *exchange, const struct queue_row *row)
+{
+	char detail[240];
+
+	snprintf(detail, sizeof(detail), "The stored request is %s and has no response: %s",
+		 request_state_name(row->state),
+		 row->event_count ? row->events[row->event_count - 1].what : "no reason was kept");
+	exchange_answer(exchange, 504, "No response", detail, NULL);
+}
+
+static void paid(void *arg, int status)
+{
+	if (status < 0)
+		log_warning("exchange", "a debt could not be marked as paid: %s",
+			    strerror(-status));
+}
+
+static void hand_over(struct exchange *exchange, const struct queue_row *row)
+{
+	struct exchange_ops ops = exchange->ops;
+	void *arg = exchange->arg;
+	struct http_head head;
+
+	queue_paid(exchange->exchanges->queue, row->id, paid, NULL);
+	http_head_init(&head, HTTP_KIND_RESPONSE);
+	if (!row->response_status || stored_head(row, &head) < 0 || mark_head(&head, row) < 0) {
+		without_response(exchange, row);
+	} else {
+		exchange_enter(exchange, EXCHANGE_OVER);
+		ops.on_head(arg, &head);
+		if (head.framing == HTTP_LENGTH && row->response_body_len)
+			ops.on_body(arg, row->response_body, row->response_body_len);
+		ops.on_end(arg);
+	}
+	http_head_done(&head);
+}
+
+static void on_fetched(void *arg, int status, struct queue_row *row)
+{
+	struct exchange *exchange = ticket_take(arg);
+
+	if (exchange && status < 0)
+		exchange_answer(exchange, 504, "No response",
+				"The stored request was deleted before it had a response.", NULL);
+	else if (exchange)
+		hand_over(exchange, row);
+	if (row)
+		queue_row_free(row);
+}
+
+static void on_answered(void *arg, const char *id, enum request_state state)
+{
+	struct exchange *exchange = arg;
+	struct ticket *ticket = exchange_ticket(exchange);
+
+	exchange->watch = NULL;
+	exchange_enter(exchange, EXCHANGE_FETCHING);
+	if (ticket && queue_get(exchange->exchanges->queue, id, true, on_fetched, ticket) == 0)
+		return;
+	if (ticket)
+		ticket_take(ticket);
+	exchange_answer(exchange, 503, "Queue busy", "The stored response could not be read now.",
+			exchange->stored_id);
+}

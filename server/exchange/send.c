@@ -1,0 +1,178 @@
+/* Carrying an exchange over a link, and what comes next when that fails. */
+#include "exchange/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ROUNDS_MAX = 5, RETRY_FIRST = 500, RETRY_MOST = 8000 };
+
+static void on_head(void *arg, const struct http_head *head)
+{
+	struct exchange *exchange = arg;
+
+	exchange->ops.on_head(exchange->arg, head);
+}
+
+static void on_body(void *arg, const uint8_t *data, size_t len)
+{
+	struct exchange *exchange = arg;
+
+	exchange->ops.on_body(exchange->arg, data, len);
+}
+
+static void on_end(void *arg)
+{
+	struct exchange *exchange = arg;
+
+	exchange->sending = NULL;
+	exchange->exchanges->statistics.answered++;
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_end(exchange->arg);
+}
+
+/* A streamed body goes on as far as the connection takes it. */
+static void on_drain(void *arg)
+{
+	struct exchange *exchange = arg;
+	struct buf *body = &exchange->body;
+
+	exchange->stream_ready = true;
+	if (buf_len(body)) {
+		if (upstream_write(exchange->sending, buf_bytes(body), buf_len(body)) < 0)
+			return;
+		buf_clear(body);
+	}
+	if (exchange->body_ended) {
+		exchange->stream_ready = upstream_write_end(exchange->sending) == 0;
+		return;
+	}
+	if (!upstream_is_full(exchange->sending))
+		exchange->ops.on_drain(exchange->arg);
+}
+
+static bool may_send_again(const struct exchange *exchange, enum upstream_stage stage)
+{
+	switch (stage) {
+	case UPSTREAM_NOT_SENT:
+		return true;
+	case UPSTREAM_SENT:
+		return !exchange->streaming &&
+		       (http_method_is_idempotent(http_method(exchange->request.head)) ||
+			http_field(exchange->request.head, "idempotency-key"));
+	case UPSTREAM_RESPONDING:
+		return false;
+	}
+	return false;
+}
+
+static void bad_gateway(struct exchange *exchange, enum upstream_stage stage, const char *what)
+{
+	char detail[320];
+
+	exchange->exchanges->statistics.failed++;
+	snprintf(detail, sizeof(detail), "%s%s", what,
+		 stage == UPSTREAM_NOT_SENT ? "" : "; the request may have reached the origin");
+	exchange_answer(exchange, 502, "Bad Gateway", detail, NULL);
+}
+
+/* Does the failure speak of the origin, so that another try over any link gives the same? */
+static bool blames_origin(int status)
+{
+	return status == -ENOENT || status == -ECONNREFUSED || status == -EPROTO ||
+	       status == -EMSGSIZE || status == -ECONNRESET;
+}
+
+/* No other link takes it. With whole bodies it waits for one, and tries now and then. */
+static void hold_or_fail(struct exchange *exchange, int status, enum upstream_stage stage,
+			 const char *what)
+{
+	uint64_t delay = RETRY_FIRST << (exchange->rounds < 4 ? exchange->rounds : 4);
+
+	if (exchange->streaming || !exchange->body_ended ||
+	    (blames_origin(status) && links_any_online(exchange->exchanges->links))) {
+		bad_gateway(exchange, stage, what);
+		return;
+	}
+	exchange->rounds++;
+	exchange->retry_at = uv_now(exchange->exchanges->loop) + delay;
+	exchange_hold(exchange, what);
+}
+
+static void on_fail(void *arg, int status, enum upstream_stage stage, const char *what)
+{
+	struct exchange *exchange = arg;
+	int r;
+
+	exchange->sending = NULL;
+	exchange->stream_ready = false;
+	if (stage == UPSTREAM_RESPONDING) {
+		exchange->exchanges->statistics.failed++;
+		exchange_enter(exchange, EXCHANGE_OVER);
+		exchange->ops.on_abort(exchange->arg, what);
+		return;
+	}
+	exchange_note(exchange, "%s", what);
+	if (!may_send_again(exchange, stage)) {
+		bad_gateway(exchange, stage, what);
+		return;
+	}
+	exchange->exchanges->statistics.moved++;
+	r = exchange_send(exchange);
+	if (r < 0)
+		hold_or_fail(exchange, status, stage, what);
+}
+
+static int send_over(struct exchange *exchange, struct link *link)
+{
+	static const struct upstream_ops ops = {
+		.on_head = on_head,
+		.on_body = on_body,
+		.on_end = on_end,
+		.on_fail = on_fail,
+		.on_drain = on_drain,
+	};
+	const struct exchange_request *request = &exchange->request;
+	struct upstream_target target = {
+		.host = request->name,
+		.address = request->name ? NULL : &request->destination,
+		.port = request->port,
+	};
+
+	return upstream_send(exchange->exchanges->upstream, link, &target, request->head,
+			     http_target(request->head), "Via: 1.1 holdfast\r\n",
+			     exchange->streaming ? NULL : buf_bytes(&exchange->body),
+			     exchange->streaming ? 0 : buf_len(&exchange->body),
+			     exchange->streaming, &ops, exchange, &exchange->sending);
+}
+
+int exchange_send(struct exchange *exchange)
+{
+	struct link *link;
+	int r = -ENETUNREACH;
+
+	while ((link = links_choose(exchange->exchanges->links, &exchange->rule->policy,
+				    exchange->tried))) {
+		exchange->tried |= link_bit(link);
+		r = send_over(exchange, link);
+		if (r == 0) {
+			if (exchange->events)
+				exchange_note(exchange, "sent over %s", link_name(link));
+			exchange_enter(exchange, EXCHANGE_SENDING);
+			return 0;
+		}
+	}
+	return r;
+}
+
+void exchange_stream(struct exchange *exchange)
+{
+	int r;
+
+	exchange->streaming = true;
+	if (!buf_len(&exchange->body))
+		exchange->body.limit = 2 * STREAM_BUFFER_MAX;
+	r = exchange_send(exchange);
+	if (r < 0)
+		bad_gateway(exchange, UPSTREAM_NOT_SENT, strerror(-r));
+}
