@@ -11,6 +11,18 @@
 /* links */
 #define LINKS_MAX 16
 
+/* rtnl */
+#define RTNL_SETTLE_TIME    10 /* events of one burst are read together */
+#define RTNL_INTERFACES_MAX 4096
+#define RTNL_ADDRESSES_MAX  8192
+#define RTNL_ROUTES_MAX	    32768
+#define RTNL_RULES_MAX	    8192
+
+/* steer */
+#define STEER_SETTLE_TIME  20  /* changes of the network are compared together */
+#define STEER_REPAIR_PAUSE 200 /* between two comparisons: a quarrel costs little */
+#define STEER_CHECK_TIME   500 /* for what sends no event */
+
 /* configuration */
 #define CONFIG_FILE_MAX	 (1 << 20)
 #define CONFIG_RULES_MAX 256
@@ -52,3 +64,19 @@
 #define STORE_JOBS_MAX	4096
 #define STORE_BATCH_MAX 256
 #define STORE_CHECK_MAX (16 << 20) /* a file up to this size is checked whole after a crash */
+
+/* queue */
+#define QUEUE_ROW_BYTES	   512 /* a row's own cost against queue.max_bytes, above its bytes */
+#define QUEUE_WATCHES_MAX  16384
+#define QUEUE_EVENTS_MAX   64  /* of one exchange */
+#define QUEUE_SWEEP_BATCH  256 /* rows changed in one job of a sweep */
+#define QUEUE_LIST_MAX	   1000
+#define QUEUE_KEEP_FAILED  (86400 * 1000) /* a failed exchange stays for a person to see */
+#define QUEUE_VACUUM_PAGES 1024		  /* given back to the file system in one sweep */
+
+/* replay */
+#define REPLAY_PARALLEL	       4
+#define REPLAY_BACKOFF_MIN     1000
+#define REPLAY_BACKOFF_MAX     300000
+#define REPLAY_RETRY_AFTER_MAX 3600000
+#define REPLAY_SWEEP_INTERVAL  10000

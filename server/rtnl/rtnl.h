@@ -53,6 +53,7 @@ struct rtnl_rule {
 	int family;
 	uint32_t priority;
 	uint32_t table;
+	uint8_t protocol;	    /* who made it: RTPROT_*; 0: not said */
 	uint32_t mark, mark_mask;   /* mask 0: not by mark */
 	char iif[IF_NAMESIZE];	    /* "": any */
 	bool has_source;
@@ -65,13 +66,16 @@ struct rtnl_rule {
 typedef void (*rtnl_changed_cb)(void *arg);
 
 /* Opens the sockets and reads the whole state, so the view is complete on return.
- * 0 or negative errno. The callback list is set by rtnl_subscribe. */
+ * 0 or negative errno. The callback list is set by rtnl_subscribe. loop NULL: the view is
+ * what was read at first (rtnl_refresh reads it again) and nobody is told of changes. */
 int rtnl_new(uv_loop_t *loop, struct rtnl **ret_rtnl) __attribute__((warn_unused_result));
 /* Closes on the loop and frees itself; no callback after this call. */
 void rtnl_close(struct rtnl *rtnl);
 /* Up to 8 subscribers, called in the order they came. -ENOSPC over that. */
 int rtnl_subscribe(struct rtnl *rtnl, rtnl_changed_cb cb, void *arg)
 	__attribute__((warn_unused_result));
+/* Re-read everything now, without telling the subscribers. */
+int rtnl_refresh(struct rtnl *rtnl) __attribute__((warn_unused_result));
 /* Re-read what sends no events (interface byte counters). */
 int rtnl_refresh_statistics(struct rtnl *rtnl);
 
@@ -80,12 +84,14 @@ const struct rtnl_interface *rtnl_interfaces(const struct rtnl *rtnl, size_t *re
 const struct rtnl_interface *rtnl_interface_by_name(const struct rtnl *rtnl, const char *name);
 const struct rtnl_interface *rtnl_interface_by_index(const struct rtnl *rtnl, int index);
 const struct rtnl_address *rtnl_addresses(const struct rtnl *rtnl, size_t *ret_count);
-const struct rtnl_route *rtnl_routes(const struct rtnl *rtnl, size_t *ret_count); /* all tables */
+/* Every table but the kernel's own local one; one entry for each next hop. */
+const struct rtnl_route *rtnl_routes(const struct rtnl *rtnl, size_t *ret_count);
 const struct rtnl_rule *rtnl_rules(const struct rtnl *rtnl, size_t *ret_count);
 bool rtnl_is_device_address(const struct rtnl *rtnl, const struct ip *ip);
 
 /* Synchronous requests; 0 or negative errno. Adding what is there and deleting what is
- * not there is no error. They need CAP_NET_ADMIN and work without a loop too: */
+ * not there is no error. A route replaces one with the same table, destination and metric;
+ * its gateway is taken as on-link. They need CAP_NET_ADMIN and work without a loop too. */
 int rtnl_rule_add(struct rtnl *rtnl, const struct rtnl_rule *rule);
 int rtnl_rule_delete(struct rtnl *rtnl, const struct rtnl_rule *rule);
 int rtnl_route_add(struct rtnl *rtnl, const struct rtnl_route *route);
