@@ -1,0 +1,551 @@
+/*
+ * An app's connection that speaks HTTP/1.x: one exchange after another.
+ *
+ *   idle --head--> asking --body's end--> answered? --both ends--> idle | closed
+ *
+ * Requests that come before the last one is answered (pipelining) wait in `input`. A response
+ * that is complete before its request closes the connection (RFC 9112, 9.3).
+ */
+#include "proxy/internal.h"
+
+#include "base/log.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct http_session {
+	TAILQ_ENTRY(http_session) entry;
+	TAILQ_ENTRY(http_session) pending_entry;
+	struct proxy *proxy;
+	struct conn *conn;
+	struct http_parser *parser;
+	struct flow flow;
+	char source[SOURCE_TEXT_MAX];
+	char authority[NAME_TEXT_MAX + 8];
+	struct exchange *exchange;
+	struct buf input; /* read, not parsed yet */
+	struct buf head;  /* of the response, not written yet */
+	bool feeding, dead, broken, pending;
+	bool request_over, response_begun, response_over, close_after, chunked, head_only, http10;
+	uint64_t since; /* loop ms: of the last step */
+};
+
+static const struct exchange_ops exchange_ops;
+
+static void session_free(struct http_session *session)
+{
+	http_parser_free(session->parser);
+	buf_done(&session->input);
+	buf_done(&session->head);
+	free(session);
+}
+
+static void clear_pending(struct http_session *session)
+{
+	if (session->pending)
+		TAILQ_REMOVE(&session->proxy->pending, session, pending_entry);
+	session->pending = false;
+}
+
+/* The conn is closed by now. Inside the parser's callbacks the parser is still needed. */
+static void session_end(struct http_session *session)
+{
+	struct proxy *proxy = session->proxy;
+
+	if (session->dead)
+		return;
+	session->dead = true;
+	clear_pending(session);
+	if (session->exchange)
+		exchange_app_gone(session->exchange);
+	session->exchange = NULL;
+	TAILQ_REMOVE(&proxy->https, session, entry);
+	proxy_connection_over(proxy);
+	if (!session->feeding)
+		session_free(session);
+}
+
+static void session_close(struct http_session *session, bool flush)
+{
+	conn_close(session->conn, flush);
+	session_end(session);
+}
+
+/* --- what goes to the app --- */
+
+static void mark_broken(struct http_session *session)
+{
+	session->broken = true;
+	if (!session->pending)
+		TAILQ_INSERT_TAIL(&session->proxy->pending, session, pending_entry);
+	session->pending = true;
+}
+
+/* Head and pieces in one segment where that is possible. */
+static void write_pieces(struct http_session *session, struct iovec *pieces, int count)
+{
+	if (session->broken)
+		return;
+	pieces[0] = (struct iovec){(void *)buf_bytes(&session->head), buf_len(&session->head)};
+	if (conn_writev(session->conn, pieces, count) < 0)
+		mark_broken(session);
+	else
+		clear_pending(session);
+	buf_clear(&session->head);
+}
+
+static void flush_head(struct http_session *session)
+{
+	struct iovec pieces[1];
+
+	if (buf_len(&session->head))
+		write_pieces(session, pieces, 1);
+}
+
+static void exchange_over(struct http_session *session);
+
+static void on_head(void *arg, const struct http_head *head)
+{
+	struct http_session *session = arg;
+	char extra[128];
+	bool until_close = head->framing == HTTP_UNTIL_CLOSE || head->framing == HTTP_CHUNKED;
+
+	session->response_begun = true;
+	session->chunked = until_close && !session->http10;
+	if (until_close && session->http10)
+		session->close_after = true;
+	if (!session->request_over)
+		session->close_after = true;
+	snprintf(extra, sizeof(extra), "%sVia: 1.1 holdfast\r\n%s",
+		 session->chunked ? "Transfer-Encoding: chunked\r\n" : "",
+		 session->close_after ? "Connection: close\r\n"
+		 : session->http10    ? "Connection: keep-alive\r\n"
+				      : "");
+	if (http_write_response_head(&session->head, head, extra) < 0)
+		mark_broken(session);
+	/* Most bodies are right behind: the head waits for them until the loop sleeps. */
+	if (!session->pending)
+		TAILQ_INSERT_TAIL(&session->proxy->pending, session, pending_entry);
+	session->pending = true;
+}
+
+static void on_body(void *arg, const uint8_t *data, size_t len)
+{
+	struct http_session *session = arg;
+	struct iovec pieces[4];
+	char size[20];
+	int n = 1;
+
+	if (session->chunked) {
+		int digits = snprintf(size, sizeof(size), "%zx\r\n", len);
+
+		pieces[n++] = (struct iovec){size, (size_t)digits};
+	}
+	pieces[n++] = (struct iovec){(void *)data, len};
+	if (session->chunked)
+		pieces[n++] = (struct iovec){(void *)"\r\n", 2};
+	write_pieces(session, pieces, n);
+	if (conn_is_full(session->conn))
+		exchange_pause(session->exchange);
+}
+
+static void on_end(void *arg)
+{
+	struct http_session *session = arg;
+	struct iovec pieces[2];
+
+	if (session->chunked) {
+		pieces[1] = (struct iovec){(void *)"0\r\n\r\n", 5};
+		write_pieces(session, pieces, 2);
+	} else {
+		flush_head(session);
+	}
+	exchange_over(session);
+}
+
+static void on_abort(void *arg, const char *what)
+{
+	struct http_session *session = arg;
+
+	log_debug("proxy", "a response broke off: %s", what);
+	exchange_free(session->exchange);
+	session->exchange = NULL;
+	conn_reset(session->conn);
+	session_end(session);
+}
+
+static void on_answer(void *arg, const struct exchange_answer *answer)
+{
+	struct http_session *session = arg;
+
+	if (!session->request_over)
+		session->close_after = true;
+	if (answer_write(&session->head, answer, session->head_only, !session->close_after) < 0)
+		mark_broken(session);
+	flush_head(session);
+	exchange_over(session);
+}
+
+static void on_drain(void *arg)
+{
+	struct http_session *session = arg;
+
+	conn_resume(session->conn);
+}
+
+static const struct exchange_ops exchange_ops = {
+	.on_head = on_head,
+	.on_body = on_body,
+	.on_end = on_end,
+	.on_abort = on_abort,
+	.on_answer = on_answer,
+	.on_drain = on_drain,
+};
+
+/* --- what the app asks --- */
+
+/* An error before there is an exchange: said once, then the connection is closed. */
+static int refuse(struct http_session *session, int status, const char *title, const char *detail)
+{
+	struct exchange_answer answer = {.status = status, .title = title, .detail = detail};
+
+	session->proxy->statistics.bad_requests++;
+	session->close_after = true;
+	if (answer_write(&session->head, &answer, session->head_only, false) < 0)
+		mark_broken(session);
+	flush_head(session);
+	session->response_over = true;
+	return -ECANCELED;
+}
+
+static bool is_host_text(const char *host)
+{
+	if (!*host || strlen(host) >= NAME_TEXT_MAX)
+		return false;
+	for (; *host; host++)
+		if (!isalnum((unsigned char)*host) && !strchr("-._~:[]", *host))
+			return false;
+	return true;
+}
+
+/* http://HOST/PATH to HOST in Host and PATH as target (RFC 9112, 3.2.2). */
+static int to_origin_form(struct http_head *head)
+{
+	const char *target = http_target(head), *host, *path;
+	char text[NAME_TEXT_MAX + 8];
+	size_t len;
+	int r;
+
+	if (strncasecmp(target, "http://", 7) != 0)
+		return target[0] == '/' || strcmp(target, "*") == 0 ? 0 : -EINVAL;
+	host = target + 7;
+	len = strcspn(host, "/?#");
+	path = host + len;
+	if (!len || len >= sizeof(text) || *path == '?' || *path == '#')
+		return -EINVAL;
+	memcpy(text, host, len);
+	text[len] = '\0';
+	http_field_remove(head, "host");
+	if (*path) {
+		head->target += (uint32_t)(path - target);
+	} else {
+		uint32_t at = (uint32_t)buf_len(&head->text);
+
+		r = buf_append(&head->text, "/", 2);
+		if (r < 0)
+			return r;
+		head->target = at;
+	}
+	return http_field_add(head, "Host", text);
+}
+
+/* The authority in lower case, its port the one that was dialed. */
+static int read_authority(struct http_session *session, struct http_head *head)
+{
+	char address[IP_TEXT_MAX], host[NAME_TEXT_MAX + 8];
+	const char *field = http_field(head, "host");
+	char *colon, *bracket;
+
+	if (!field && session->flow.is_virtual)
+		field = session->flow.name;
+	if (!field) {
+		ip_format(&session->flow.destination, address);
+		snprintf(host, sizeof(host), strchr(address, ':') ? "[%s]" : "%s", address);
+	} else {
+		if (!is_host_text(field))
+			return -EINVAL;
+		snprintf(host, sizeof(host), "%s", field);
+		bracket = strchr(host, ']');
+		colon = strrchr(host, ':');
+		if (colon && (!bracket || colon > bracket))
+			*colon = '\0';
+	}
+	for (char *c = host; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	if (!*host)
+		return -EINVAL;
+	if (session->flow.port == 80)
+		snprintf(session->authority, sizeof(session->authority), "%s", host);
+	else
+		snprintf(session->authority, sizeof(session->authority), "%.*s:%u",
+			 NAME_TEXT_MAX - 1, host, session->flow.port);
+	/* With a virtual address the name must be the mapping's (Squid's CVE-2009-0801). */
+	return session->flow.is_virtual && strcmp(host, session->flow.name) != 0 ? -EXDEV : 0;
+}
+
+static int begin_exchange(struct http_session *session, struct http_head *head)
+{
+	struct exchange_request request = {
+		.head = head,
+		.source = session->source,
+		.source_ip = session->flow.source,
+		.source_interface = session->flow.interface,
+		.destination = session->flow.destination,
+		.port = session->flow.port,
+		.name = session->flow.is_virtual ? session->flow.name : NULL,
+		.authority = session->authority,
+	};
+	int r = exchange_new(session->proxy->parts.exchanges, &request, &exchange_ops, session,
+			     &session->exchange);
+
+	if (r < 0)
+		return refuse(session, 503, "Out of memory", "The request could not be taken.");
+	return 0;
+}
+
+static int parser_on_head(void *arg, struct http_head *head)
+{
+	struct http_session *session = arg;
+	bool expects = head->expect_continue && head->framing != HTTP_NO_BODY && head->minor;
+	int r;
+
+	session->proxy->statistics.http_requests++;
+	session->head_only = strcmp(http_method(head), "HEAD") == 0;
+	session->http10 = head->minor == 0;
+	session->close_after = !head->keep_alive;
+	if (strcmp(http_method(head), "CONNECT") == 0)
+		return refuse(session, 405, "Method Not Allowed", "CONNECT is not carried.");
+	if (to_origin_form(head) < 0)
+		return refuse(session, 400, "Bad Request", "The request target is not valid.");
+	r = read_authority(session, head);
+	if (r == -EXDEV)
+		return refuse(session, 421, "Misdirected Request",
+			      "Host is not the name that this virtual address was given for.");
+	if (r < 0)
+		return refuse(session, 400, "Bad Request", "The Host field is not valid.");
+	http_field_remove(head, "expect");
+	r = begin_exchange(session, head);
+	if (r < 0)
+		return r;
+	exchange_start(session->exchange);
+	if (expects && session->exchange && !session->response_begun && !session->broken &&
+	    conn_write(session->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
+		mark_broken(session);
+	return session->dead || session->response_over ? -ECANCELED : 0;
+}
+
+static int parser_on_body(void *arg, const uint8_t *data, size_t len)
+{
+	struct http_session *session = arg;
+
+	exchange_body(session->exchange, data, len);
+	if (session->dead || session->response_over)
+		return -ECANCELED;
+	if (exchange_is_full(session->exchange))
+		conn_pause(session->conn);
+	return 0;
+}
+
+static int parser_on_end(void *arg)
+{
+	struct http_session *session = arg;
+
+	session->request_over = true;
+	exchange_body_end(session->exchange);
+	return 0;
+}
+
+static int refuse_syntax(struct http_session *session, int error)
+{
+	if (error == -EMSGSIZE)
+		return refuse(session, 431, "Request Header Fields Too Large",
+			      http_parser_error(session->parser));
+	return refuse(session, 400, "Bad Request", http_parser_error(session->parser));
+}
+
+/* Parse what is there, up to the end of one request that is not answered yet. */
+static void feed(struct http_session *session)
+{
+	int r = 0;
+
+	if (session->feeding)
+		return;
+	session->feeding = true;
+	while (buf_len(&session->input) && !session->request_over && !session->dead && r == 0 &&
+	       !session->response_over) {
+		size_t used = 0;
+
+		r = http_parser_feed(session->parser, buf_bytes(&session->input),
+				     buf_len(&session->input), &used);
+		if (r == 0)
+			buf_consume(&session->input, used);
+	}
+	session->feeding = false;
+	if (session->dead) {
+		session_free(session);
+		return;
+	}
+	if (r < 0 && r != -ECANCELED && !session->response_over) {
+		if (session->exchange)
+			exchange_free(session->exchange);
+		session->exchange = NULL;
+		if (session->response_begun) {
+			conn_reset(session->conn);
+			session_end(session);
+			return;
+		}
+		refuse_syntax(session, r);
+	}
+	if (session->response_over && (!session->request_over || session->close_after))
+		session_close(session, true);
+}
+
+/* The response is written. The next request, or the end of the connection. */
+static void exchange_over(struct http_session *session)
+{
+	exchange_free(session->exchange);
+	session->exchange = NULL;
+	session->since = uv_now(session->proxy->loop);
+	session->response_over = true;
+	session->response_begun = session->chunked = false;
+	if (session->feeding && !session->request_over)
+		return; /* feed() closes */
+	if (!session->request_over || session->close_after) {
+		session_close(session, true);
+		return;
+	}
+	session->request_over = session->response_over = false;
+	conn_resume(session->conn);
+	if (!session->feeding)
+		feed(session);
+}
+
+/* --- the connection --- */
+
+static void conn_on_data(void *arg, const uint8_t *data, size_t len)
+{
+	struct http_session *session = arg;
+
+	session->since = uv_now(session->proxy->loop);
+	if (buf_append(&session->input, data, len) < 0) {
+		session_close(session, false);
+		return;
+	}
+	/* Pipelined: what cannot be looked at yet is bounded. */
+	if (session->request_over && buf_len(&session->input) >= STREAM_BUFFER_MAX)
+		conn_pause(session->conn);
+	feed(session);
+}
+
+static void conn_on_eof(void *arg)
+{
+	struct http_session *session = arg;
+
+	if (session->exchange && session->request_over && !exchange_is_held(session->exchange))
+		session->close_after = true;
+	else
+		session_close(session, false);
+}
+
+static void conn_on_drain(void *arg)
+{
+	struct http_session *session = arg;
+
+	if (session->exchange)
+		exchange_resume(session->exchange);
+}
+
+static void conn_on_error(void *arg, int error)
+{
+	session_close(arg, false);
+}
+
+void http_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len)
+{
+	static const struct http_parser_ops parser_ops = {parser_on_head, parser_on_body,
+							  parser_on_end};
+	static const struct conn_ops ops = {.on_data = conn_on_data,
+					    .on_eof = conn_on_eof,
+					    .on_drain = conn_on_drain,
+					    .on_error = conn_on_error};
+	struct http_session *session = calloc(1, sizeof(*session));
+
+	if (!session || !flow_of(proxy, conn, &session->flow) ||
+	    http_parser_new(HTTP_KIND_REQUEST, &parser_ops, session, &session->parser) < 0) {
+		free(session);
+		proxy->statistics.refused++;
+		conn_reset(conn);
+		proxy_connection_over(proxy);
+		return;
+	}
+	session->proxy = proxy;
+	session->conn = conn;
+	proxy_source_text(proxy, &session->flow.source, session->source, sizeof(session->source));
+	buf_init(&session->input, 2 * STREAM_BUFFER_MAX);
+	buf_init(&session->head, 2 * HTTP_HEAD_MAX);
+	TAILQ_INSERT_TAIL(&proxy->https, session, entry);
+	conn_set_ops(conn, &ops, session);
+	conn_resume(conn);
+	conn_on_data(session, bytes, len);
+}
+
+/* Before the loop sleeps: heads whose bodies did not come, and apps that are gone. */
+void https_flush(struct proxy *proxy)
+{
+	struct http_session *session;
+
+	while ((session = TAILQ_FIRST(&proxy->pending))) {
+		clear_pending(session);
+		if (session->broken) {
+			session_close(session, false);
+			continue;
+		}
+		flush_head(session);
+		if (session->broken)
+			session_close(session, false);
+	}
+}
+
+void https_sweep(struct proxy *proxy, uint64_t now)
+{
+	struct http_session *session, *next;
+
+	for (session = TAILQ_FIRST(&proxy->https); session; session = next) {
+		bool asking = http_parser_in_message(session->parser);
+
+		next = TAILQ_NEXT(session, entry);
+		if (session->exchange && exchange_is_full(session->exchange))
+			session->since = now; /* it waits for us */
+		if (asking && !session->request_over && now - session->since > HTTP_HEAD_TIMEOUT) {
+			if (!session->response_begun)
+				refuse(session, 408, "Request Timeout",
+				       "The request was not complete in time.");
+			session_close(session, !session->response_begun);
+		} else if (!asking && !session->exchange &&
+			   now - session->since > HTTP_IDLE_TIMEOUT) {
+			session_close(session, true);
+		}
+	}
+}
+
+void https_close(struct proxy *proxy)
+{
+	struct http_session *session;
+
+	while ((session = TAILQ_FIRST(&proxy->https)))
+		session_close(session, true);
+}

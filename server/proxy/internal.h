@@ -1,0 +1,74 @@
+/* What the files of proxy share; for nobody else. */
+#pragma once
+
+#include "proxy/proxy.h"
+
+#include <sys/queue.h>
+
+enum { LISTENERS = 2 /* IPv4, IPv6 */, SOURCE_TEXT_MAX = IP_TEXT_MAX };
+
+TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(stream_list, stream);
+TAILQ_HEAD(http_list, http_session);
+
+struct listener {
+	struct proxy *proxy;
+	uv_poll_t poll;
+	int fd; /* -1: none */
+	uint16_t port;
+};
+
+struct proxy {
+	uv_loop_t *loop;
+	struct proxy_parts parts;
+	struct listener listeners[LISTENERS];
+	struct session_list sessions; /* being sniffed */
+	struct stream_list streams;
+	struct http_list https;
+	struct http_list pending; /* have something to flush before the loop sleeps */
+	uv_prepare_t flush;
+	uv_timer_t sweep;
+	unsigned handles;
+	bool closing, out_of_descriptors;
+	struct proxy_statistics statistics;
+};
+
+/* Where a connection of an app goes to. */
+struct flow {
+	struct ip source, destination;
+	uint16_t port;		  /* of the destination */
+	const char *interface;	  /* of the source, or NULL */
+	char name[NAME_TEXT_MAX]; /* the virtual address's, or "" */
+	bool is_virtual;
+};
+
+/* proxy.c */
+/* false: such a destination is not carried (ours, or a virtual address nobody was given). */
+bool flow_of(struct proxy *proxy, const struct conn *conn, struct flow *ret_flow);
+void proxy_connection_over(struct proxy *proxy);
+
+/* session.c: sniff a connection; takes the conn. The bytes were read already. */
+void session_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len);
+void sessions_close(struct proxy *proxy);
+
+/* stream.c: relay it as it is; takes the conn. */
+struct stream_kind {
+	enum protocol protocol; /* PROTOCOL_TLS, PROTOCOL_TCP */
+	const char *name;	/* SNI, or NULL */
+	bool silent; /* the app said nothing yet: what it says first is looked at again */
+};
+void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_kind *kind,
+		  const uint8_t *bytes, size_t len);
+void streams_wake(struct proxy *proxy);
+void streams_cut(struct proxy *proxy, struct link *link); /* NULL: all */
+void streams_sweep(struct proxy *proxy, uint64_t now);
+
+/* http_session.c: takes the conn. */
+void http_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len);
+void https_flush(struct proxy *proxy);
+void https_sweep(struct proxy *proxy, uint64_t now);
+void https_close(struct proxy *proxy);
+
+/* answer.c: a response of our own, problem+json (RFC 9457). */
+int answer_write(struct buf *out, const struct exchange_answer *answer, bool head_only,
+		 bool keep_alive) __attribute__((warn_unused_result));
