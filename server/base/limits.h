@@ -59,6 +59,18 @@
 #define DNS_NEW_NAMES_BURST 256 /* new virtual names by one source at once */
 #define DNS_NEW_NAMES_RATE  16	/* and each second from then on */
 #define VIRTUAL_NAMES_MAX   65536
+#define DNS_TRY_TIMEOUT	    1500  /* one server, first round; doubled in the second */
+#define DNS_TRIES	    2
+#define DNS_ASK_TIMEOUT	    5000  /* one link's servers in all, for the daemon's own */
+#define DNS_LINK_TIMEOUT    2500  /* and for an app's question, before the next link */
+#define DNS_SECOND_WAIT	    200	  /* for the other family, when one has answered */
+#define DNS_TTL_MAX	    86400 /* seconds; servers that say more are not believed */
+#define DNS_NEGATIVE_MAX    900	  /* seconds */
+#define DNS_STALE_TTL	    30	  /* seconds (RFC 8767, 4) */
+#define DNS_INTERNAL_TTL    60	  /* seconds, holdfast.internal and localhost */
+#define DNS_TCP_IDLE	    10000
+#define DNS_TCP_PIPELINE    32	 /* questions of one client at once; more are not read */
+#define DNS_SOURCES_MAX	    1024 /* that new names are counted for; then the oldest goes */
 
 /* store */
 #define STORE_JOBS_MAX	4096
@@ -80,3 +92,17 @@
 #define REPLAY_BACKOFF_MAX     300000
 #define REPLAY_RETRY_AFTER_MAX 3600000
 #define REPLAY_SWEEP_INTERVAL  10000
+
+/* api */
+#define API_LISTENERS_MAX	16
+#define API_CONNECTIONS_MAX	1024 /* of one listener */
+#define API_CONNECTION_TIMEOUT	60   /* seconds without a byte */
+#define API_JSON_MAX		(64 << 10) /* a command; a request handed over has its own bound */
+#define API_JSON_DEPTH		16
+#define API_UPLOADS_MAX		(64 << 20) /* bodies that are being received, all together */
+#define API_PAGE_DEFAULT	50
+#define API_PAGE_MAX		500
+#define API_EVENT_CLIENTS_MAX	32
+#define API_EVENT_BUFFER_MAX	(64 << 10) /* what one slow reader may be behind */
+#define API_EVENT_KEEPALIVE	15000
+#define API_TOKEN_MAX		512

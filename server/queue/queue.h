@@ -23,12 +23,12 @@
 
 struct queue;
 
-#define REQUEST_STATES(X)                                                                          \
-	X(HELD, "held")                                                                            \
-	X(STORED, "stored")                                                                        \
-	X(SENDING, "sending")                                                                      \
-	X(DONE, "done")                                                                            \
-	X(FAILED, "failed")                                                                        \
+#define REQUEST_STATES(X)     \
+	X(HELD, "held")       \
+	X(STORED, "stored")   \
+	X(SENDING, "sending") \
+	X(DONE, "done")       \
+	X(FAILED, "failed")   \
 	X(EXPIRED, "expired")
 #define REQUEST_STATE_ENUM(id, name) REQUEST_##id,
 enum request_state { REQUEST_STATES(REQUEST_STATE_ENUM) REQUEST_STATE_COUNT };
@@ -44,7 +44,7 @@ struct queue_request {
 	size_t fields_len;
 	const uint8_t *body;
 	size_t body_len;
-	uint8_t hash[32]; /* what "the same request" is compared by; see exchange_hash */
+	uint8_t hash[32];	     /* what "the same request" is compared by; see exchange_hash */
 	const char *idempotency_key; /* or NULL: as the app sent it */
 	uint8_t body_hash[32];	     /* to find another body under the same key */
 	bool owes, ordered;
@@ -68,8 +68,8 @@ struct queue_row {
 	int64_t received, expires, next_attempt;
 	uint32_t attempts, attempts_max, importance;
 	bool owes, ordered;
-	char *idempotency_key; /* or NULL */
-	int response_status;   /* 0: none */
+	char *idempotency_key;			/* or NULL */
+	int response_status;			/* 0: none */
 	uint8_t *response_head, *response_body; /* head: status line and fields, as received */
 	size_t response_head_len, response_body_len;
 	uint64_t response_bytes;
@@ -87,6 +87,7 @@ struct queue_limits {
  * before the loop runs. */
 int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
 	      struct queue **ret_queue) __attribute__((warn_unused_result));
+/* Operations under way still call back; watches do not. New calls give -ECANCELED. */
 void queue_close(struct queue *queue);
 void queue_set_limits(struct queue *queue, const struct queue_limits *limits);
 
@@ -94,9 +95,9 @@ void queue_set_limits(struct queue *queue, const struct queue_limits *limits);
 typedef void (*queue_status_cb)(void *arg, int status);
 typedef void (*queue_row_cb)(void *arg, int status, struct queue_row *row);
 
-/* Store durably. status 0; -ENOSPC: the queue's max_bytes or the disk is full (then
- * -EDQUOT for max_bytes, -ENOSPC for the disk); -EAGAIN: too many wait. The request is copied
- * before the call returns; a negative return means that cb is not called. `what` is the
+/* Store durably. Returns -EDQUOT at once when the queue's max_bytes is reached, -EAGAIN when too
+ * many wait; cb hears 0, -ENOSPC (disk full) or another error of the database. The request is
+ * copied before the call returns; a negative return means that cb is not called. `what` is the
  * first event's text. */
 int queue_put(struct queue *queue, const struct queue_request *request, const char *what,
 	      queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
@@ -121,7 +122,9 @@ int queue_match(struct queue *queue, const char *source, const char *scheme, con
 		queue_match_cb cb, void *arg) __attribute__((warn_unused_result));
 
 /* Tell when the exchange has an answer (done, failed, expired, deleted), at once if it has
- * one. One callback; queue_unwatch cancels. Watching is in memory and bounded. */
+ * one (never from inside this call). One callback, and the watch is gone; queue_unwatch cancels
+ * before it. state REQUEST_STATE_COUNT: the exchange is deleted or unknown. Watching is in memory
+ * and bounded (-EAGAIN). */
 struct queue_watch;
 typedef void (*queue_watch_cb)(void *arg, const char *id, enum request_state state);
 int queue_watch(struct queue *queue, const char *id, queue_watch_cb cb, void *arg,
@@ -138,6 +141,7 @@ int queue_paid(struct queue *queue, const char *id, queue_status_cb cb, void *ar
 int queue_lease(struct queue *queue, int64_t now, queue_row_cb cb, void *arg)
 	__attribute__((warn_unused_result));
 int64_t queue_next_due(const struct queue *queue);
+/* queue_done, queue_retry and queue_fail give -ESTALE to cb for a row that is not leased. */
 /* An answer: state done, response kept, watchers told after the commit. */
 int queue_done(struct queue *queue, const char *id, const char *link, int status,
 	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
@@ -149,7 +153,8 @@ int queue_retry(struct queue *queue, const char *id, const char *link, int64_t n
 int queue_fail(struct queue *queue, const char *id, const char *link, int status,
 	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
 	       const char *what, queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
-/* Expire what is over, purge done rows past keep_response. */
+/* Expire what is over, purge finished rows past keep_response (failed ones stay at least
+ * QUEUE_KEEP_FAILED), give free pages back to the file system. */
 int queue_sweep(struct queue *queue, int64_t now, queue_status_cb cb, void *arg);
 /* Called on the loop when something new is due (put, manual retry): replay's wake-up. */
 void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg);
@@ -173,8 +178,10 @@ struct queue_filter {
 typedef void (*queue_rows_cb)(void *arg, int status, struct queue_row **rows, size_t count);
 int queue_list(struct queue *queue, const struct queue_filter *filter, queue_rows_cb cb, void *arg)
 	__attribute__((warn_unused_result));
-/* Manual retry: due now, attempts counted from zero. -ENOENT, -EBUSY while sending. */
+/* Manual retry of a stored, failed or expired row: due now, attempts counted from zero, an expired
+ * one with its whole lifetime again. -ENOENT, -EBUSY while sending, -EALREADY when done. */
 int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, void *arg);
+/* -ENOENT, -EBUSY while sending. */
 int queue_delete(struct queue *queue, const char *id, queue_status_cb cb, void *arg);
 
 struct queue_totals {
@@ -182,5 +189,6 @@ struct queue_totals {
 	uint64_t owing;
 	uint64_t bytes, max_bytes;
 	uint64_t put, refused_full, answered, matched, paid; /* since start */
+	uint64_t unclaimed; /* purged while they still owed an answer */
 };
 void queue_totals(const struct queue *queue, struct queue_totals *ret);

@@ -1,0 +1,407 @@
+#include "queue/queue.h"
+
+#include "base/log.h"
+#include "queue/queue_op.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Bodies are in tables of their own: SQLite writes a row whole when a column changes.
+ * `blocked`: an older ordered row of the same lane (source, scheme, authority) waits. So only
+ * the heads of lanes are in the index that a lease looks through. */
+static const char schema[] =
+	"CREATE TABLE IF NOT EXISTS requests ("
+	" seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+	" state INTEGER NOT NULL, rule TEXT NOT NULL, source TEXT NOT NULL, method TEXT NOT NULL,"
+	" scheme TEXT NOT NULL, authority TEXT NOT NULL, target TEXT NOT NULL,"
+	" hash BLOB NOT NULL, body_hash BLOB NOT NULL, idempotency_key TEXT,"
+	" owes INTEGER NOT NULL, ordered INTEGER NOT NULL, blocked INTEGER NOT NULL,"
+	" importance INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,"
+	" attempts_max INTEGER NOT NULL, received INTEGER NOT NULL, expires INTEGER NOT NULL,"
+	" next_attempt INTEGER NOT NULL, link TEXT, bytes INTEGER NOT NULL,"
+	" response_status INTEGER NOT NULL DEFAULT 0, finished INTEGER);"
+	"CREATE TABLE IF NOT EXISTS request_bodies ("
+	" seq INTEGER PRIMARY KEY REFERENCES requests ON DELETE CASCADE,"
+	" fields BLOB NOT NULL, body BLOB NOT NULL);"
+	"CREATE TABLE IF NOT EXISTS request_responses ("
+	" seq INTEGER PRIMARY KEY REFERENCES requests ON DELETE CASCADE,"
+	" head BLOB NOT NULL, body BLOB NOT NULL);"
+	"CREATE TABLE IF NOT EXISTS request_events ("
+	" seq INTEGER NOT NULL REFERENCES requests ON DELETE CASCADE, n INTEGER NOT NULL,"
+	" at INTEGER NOT NULL, what TEXT NOT NULL, PRIMARY KEY (seq, n)) WITHOUT ROWID;"
+	"CREATE INDEX IF NOT EXISTS requests_head ON requests (importance DESC, seq)"
+	" WHERE state = 1 AND blocked = 0;"
+	"CREATE INDEX IF NOT EXISTS requests_expires ON requests (expires) WHERE state = 1;"
+	"CREATE INDEX IF NOT EXISTS requests_lane ON requests (source, scheme, authority, seq)"
+	" WHERE ordered = 1 AND state IN (1, 2);"
+	"CREATE INDEX IF NOT EXISTS requests_sending ON requests (source, scheme, authority)"
+	" WHERE ordered = 1 AND state = 2;"
+	"CREATE INDEX IF NOT EXISTS requests_debt ON requests (source, hash) WHERE owes = 1;"
+	"CREATE INDEX IF NOT EXISTS requests_key ON requests (source, idempotency_key)"
+	" WHERE owes = 1 AND idempotency_key IS NOT NULL;"
+	"CREATE INDEX IF NOT EXISTS requests_finished ON requests (finished)"
+	" WHERE finished IS NOT NULL;";
+
+_Static_assert(REQUEST_STORED == 1 && REQUEST_SENDING == 2 && REQUEST_DONE == 3 &&
+		       REQUEST_FAILED == 4 && REQUEST_EXPIRED == 5,
+	       "the numbers stand in the database");
+
+#define STATE_NAME(id, name) name,
+static const char *const state_names[] = {REQUEST_STATES(STATE_NAME)};
+
+const char *request_state_name(enum request_state state)
+{
+	return state < REQUEST_STATE_COUNT ? state_names[state] : "deleted";
+}
+
+int request_state_parse(const char *name, enum request_state *ret_state)
+{
+	for (int i = 0; i < REQUEST_STATE_COUNT; i++)
+		if (strcmp(name, state_names[i]) == 0) {
+			*ret_state = i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+int64_t wall_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void queue_row_free(struct queue_row *row)
+{
+	if (!row)
+		return;
+	free(row->rule);
+	free(row->source);
+	free(row->method);
+	free(row->scheme);
+	free(row->authority);
+	free(row->target);
+	free(row->link);
+	free(row->fields);
+	free(row->body);
+	free(row->idempotency_key);
+	free(row->response_head);
+	free(row->response_body);
+	free(row->events);
+	free(row);
+}
+
+/* --- operations --- */
+
+static void queue_unref(struct queue *queue)
+{
+	if (--queue->refs == 0)
+		free(queue);
+}
+
+static void op_free(struct op *op)
+{
+	for (size_t i = 0; i < op->row_count; i++)
+		queue_row_free(op->rows[i]);
+	free(op->rows);
+	queue_row_free(op->row);
+	free(op->changes);
+	free(op->copy);
+	free(op);
+}
+
+static uint64_t *total_of(struct queue *queue, enum request_state state)
+{
+	switch (state) {
+	case REQUEST_STORED:
+		return &queue->totals.stored;
+	case REQUEST_SENDING:
+		return &queue->totals.sending;
+	case REQUEST_DONE:
+		return &queue->totals.done;
+	case REQUEST_FAILED:
+		return &queue->totals.failed;
+	case REQUEST_EXPIRED:
+		return &queue->totals.expired;
+	case REQUEST_HELD:
+	case REQUEST_STATE_COUNT:
+		break;
+	}
+	abort();
+}
+
+static void apply_delta(struct queue *queue, const struct delta *delta)
+{
+	for (int i = REQUEST_STORED; i < REQUEST_STATE_COUNT; i++)
+		*total_of(queue, i) += (uint64_t)delta->rows[i];
+	queue->totals.owing += (uint64_t)delta->owing;
+	queue->totals.bytes += (uint64_t)delta->bytes;
+	queue->totals.unclaimed += (uint64_t)delta->unclaimed;
+}
+
+static void tell_changes(struct op *op)
+{
+	struct queue *queue = op->queue;
+
+	for (size_t i = 0; i < op->change_count && !queue->closing; i++) {
+		const struct change *c = &op->changes[i];
+
+		if (queue->observer)
+			queue->observer(queue->observer_arg, c->id, c->state, c->what);
+		if (c->state == REQUEST_DONE || c->state == REQUEST_FAILED ||
+		    c->state == REQUEST_EXPIRED || c->state == (enum request_state)GONE)
+			watches_fire(queue, c->id, c->state);
+	}
+}
+
+/* On the loop, after the commit. The op's own callback comes before the watchers, so that
+ * who acknowledged an answer knows it first. */
+static void on_op_done(struct store_job *job, int status)
+{
+	struct op *op = (struct op *)job;
+	struct queue *queue = op->queue;
+
+	queue->pending_bytes -= op->reserved;
+	queue->pending_puts -= op->reserved != 0;
+	if (status == 0)
+		apply_delta(queue, &op->delta);
+	if (op->has_next_due)
+		queue->next_due = op->next_due;
+	op->finish(op, status);
+	if (status == 0)
+		tell_changes(op);
+	if (status == 0 && op->wake && queue->wakeup && !queue->closing)
+		queue->wakeup(queue->wakeup_arg);
+	op_free(op);
+	queue_unref(queue);
+}
+
+static void finish_status(struct op *op, int status)
+{
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t copy_size)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		return NULL;
+	op->copy = malloc(copy_size + 1);
+	if (!op->copy) {
+		free(op);
+		return NULL;
+	}
+	op->copy_size = copy_size;
+	op->queue = queue;
+	op->job = (struct store_job){.run = run, .done = on_op_done, .read_only = read_only};
+	op->finish = finish_status;
+	op->now = wall_now();
+	op->keep_response = queue->limits.keep_response;
+	return op;
+}
+
+const uint8_t *op_bytes(struct op *op, const uint8_t *bytes, size_t len)
+{
+	uint8_t *at = op->copy + op->copy_len;
+
+	if (len > op->copy_size - op->copy_len)
+		abort();
+	if (len)
+		memcpy(at, bytes, len);
+	op->copy_len += len;
+	return at;
+}
+
+const char *op_text(struct op *op, const char *text)
+{
+	return text ? (const char *)op_bytes(op, (const uint8_t *)text, strlen(text) + 1) : NULL;
+}
+
+int op_submit(struct op *op)
+{
+	struct queue *queue = op->queue;
+	int r = queue->closing ? -ECANCELED : store_submit(queue->store, &op->job);
+
+	if (r < 0) {
+		op_free(op);
+		return r;
+	}
+	queue->refs++;
+	queue->pending_bytes += op->reserved;
+	queue->pending_puts += op->reserved != 0;
+	return 0;
+}
+
+struct op *op_for_id(struct queue *queue, store_run run, const char *id, queue_status_cb cb,
+		     void *arg, size_t copy_size)
+{
+	struct op *op = op_new(queue, run, false, copy_size);
+
+	if (!op)
+		return NULL;
+	snprintf(op->id, sizeof(op->id), "%s", id);
+	op->status_cb = cb;
+	op->arg = arg;
+	return op;
+}
+
+int op_note(struct op *op, const char *id, enum request_state state, const char *what)
+{
+	struct change *change;
+
+	if (op->change_count == op->change_capacity) {
+		size_t capacity = op->change_capacity ? op->change_capacity * 2 : 1;
+		struct change *changes = realloc(op->changes, capacity * sizeof(*changes));
+
+		if (!changes)
+			return -ENOMEM;
+		op->changes = changes;
+		op->change_capacity = capacity;
+	}
+	change = &op->changes[op->change_count++];
+	snprintf(change->id, sizeof(change->id), "%s", id);
+	snprintf(change->what, sizeof(change->what), "%s", what);
+	change->state = state;
+	return 0;
+}
+
+/* --- life --- */
+
+/* A lease that a dead daemon left behind: whether it was sent is not known. */
+static int take_back(sqlite3 *db)
+{
+	sqlite3_stmt *stmt;
+	int r, e = 0;
+
+	while ((r = sql_row(db, &stmt, "SELECT seq FROM requests WHERE state = 2 LIMIT 1", "")) ==
+	       1) {
+		int64_t seq = sqlite3_column_int64(stmt, 0);
+
+		sqlite3_finalize(stmt);
+		e = sql_run(db, "UPDATE requests SET state = 1, next_attempt = 0 WHERE seq = ?",
+			    "i", seq);
+		if (e == 0)
+			e = event_add(db, seq, wall_now(), "taken back after a restart");
+		if (e < 0)
+			return e;
+	}
+	return r;
+}
+
+static int run_start(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	sqlite3_stmt *stmt;
+	int r = take_back(db);
+
+	if (r < 0)
+		return r;
+	r = sql_row(db, &stmt,
+		    "SELECT state, count(*), sum(owes), sum(bytes) FROM requests GROUP BY state",
+		    "");
+	if (r <= 0)
+		return r;
+	do {
+		int64_t state = sqlite3_column_int64(stmt, 0);
+
+		if (state < REQUEST_STORED || state >= REQUEST_STATE_COUNT) {
+			r = -EBADMSG;
+			break;
+		}
+		op->delta.rows[state] = sqlite3_column_int64(stmt, 1);
+		op->delta.owing += sqlite3_column_int64(stmt, 2);
+		op->delta.bytes += sqlite3_column_int64(stmt, 3);
+		r = sql_next(stmt);
+	} while (r == 1);
+	sqlite3_finalize(stmt);
+	return r;
+}
+
+int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
+	      struct queue **ret_queue)
+{
+	struct queue *queue = calloc(1, sizeof(*queue));
+	struct op *op;
+	int r = -ENOMEM;
+
+	if (!queue)
+		return -ENOMEM;
+	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
+	op = op_new(queue, run_start, false, 0);
+	if (op) {
+		r = store_schema(store, schema);
+		if (r == 0)
+			r = store_run_now(store, &op->job);
+		if (r == 0)
+			apply_delta(queue, &op->delta);
+		op_free(op);
+	}
+	if (r < 0) {
+		log_error("queue", "cannot open the queue: %s", strerror(-r));
+		free(queue);
+		return r;
+	}
+	queue->totals.max_bytes = limits->max_bytes;
+	queue->next_due = queue->totals.stored ? 1 : 0;
+	if (queue->totals.stored)
+		log_info("queue", "%llu stored exchanges wait",
+			 (unsigned long long)queue->totals.stored);
+	*ret_queue = queue;
+	return 0;
+}
+
+void queue_close(struct queue *queue)
+{
+	if (queue->closing)
+		return;
+	queue->closing = true;
+	watches_clear(queue);
+	queue_unref(queue);
+}
+
+void queue_set_limits(struct queue *queue, const struct queue_limits *limits)
+{
+	queue->limits = *limits;
+	queue->totals.max_bytes = limits->max_bytes;
+}
+
+void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg)
+{
+	queue->wakeup = wakeup;
+	queue->wakeup_arg = arg;
+}
+
+void queue_set_observer(struct queue *queue,
+			void (*changed)(void *arg, const char *id, enum request_state state,
+					const char *what),
+			void *arg)
+{
+	queue->observer = changed;
+	queue->observer_arg = arg;
+}
+
+bool queue_has_debts(const struct queue *queue)
+{
+	return queue->totals.owing || queue->pending_puts;
+}
+
+bool queue_has_backlog(const struct queue *queue)
+{
+	return queue->totals.stored || queue->totals.sending || queue->pending_puts;
+}
+
+int64_t queue_next_due(const struct queue *queue)
+{
+	return queue->next_due;
+}
+
+void queue_totals(const struct queue *queue, struct queue_totals *ret)
+{
+	*ret = queue->totals;
+}

@@ -1,0 +1,506 @@
+/*
+ * Leases and what comes of them, expiry and removal: every change of a row's state after
+ * it was stored. The one lane is a lock: a job sees the rows as they are.
+ */
+#include "base/limits.h"
+#include "queue/queue_op.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static void move(struct op *op, enum request_state from, enum request_state to)
+{
+	op->delta.rows[from]--;
+	op->delta.rows[to]++;
+}
+
+/* `blocked` of a lane follows from who is its oldest that waits. */
+#define LANE_OF                                                             \
+	"ordered = 1 AND state IN (1, 2) AND (source, scheme, authority) =" \
+	" (SELECT source, scheme, authority FROM requests WHERE seq = ?1)"
+
+int lane_advance(sqlite3 *db, const struct brief *row)
+{
+	if (!row->ordered)
+		return 0;
+	return sql_run(db,
+		       "UPDATE requests SET blocked = 0 WHERE blocked = 1 AND seq ="
+		       " (SELECT min(seq) FROM requests WHERE " LANE_OF " AND seq <> ?1)",
+		       "i", row->seq);
+}
+
+/* A row that waits again may be older than the head of its lane. */
+static int lane_rejoin(sqlite3 *db, const struct brief *row)
+{
+	if (!row->ordered)
+		return 0;
+	return sql_run(db,
+		       "UPDATE requests SET blocked ="
+		       " seq <> (SELECT min(seq) FROM requests WHERE " LANE_OF ") WHERE " LANE_OF,
+		       "i", row->seq);
+}
+
+/* --- expiry --- */
+
+static int expire_one(struct op *op, sqlite3 *db, const char *id, int64_t now)
+{
+	struct brief row;
+	int r = brief_read(db, id, &row);
+
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET state = 5, blocked = 0, finished = ?"
+			    " WHERE seq = ?",
+			    "ii", now, row.seq);
+	if (r == 0)
+		r = event_add(db, row.seq, now, "expired");
+	if (r == 0)
+		r = lane_advance(db, &row);
+	if (r == 0)
+		r = op_note(op, id, REQUEST_EXPIRED, "expired");
+	if (r == 0)
+		move(op, REQUEST_STORED, REQUEST_EXPIRED);
+	return r;
+}
+
+int expire_rows(struct op *op, sqlite3 *db, int64_t now)
+{
+	for (int i = 0; i < QUEUE_SWEEP_BATCH; i++) {
+		char id[ID_TEXT_MAX];
+		sqlite3_stmt *stmt;
+		int r = sql_row(db, &stmt,
+				"SELECT id FROM requests WHERE state = 1 AND expires <= ?"
+				" ORDER BY expires LIMIT 1",
+				"i", now);
+
+		if (r <= 0)
+			return r;
+		snprintf(id, sizeof(id), "%s", (const char *)sqlite3_column_text(stmt, 0));
+		sqlite3_finalize(stmt);
+		r = expire_one(op, db, id, now);
+		if (r < 0)
+			return r;
+	}
+	op->again = true;
+	return 0;
+}
+
+/* --- lease --- */
+
+#define LEASABLE                                                                                 \
+	" FROM requests r WHERE r.state = 1 AND r.blocked = 0 AND NOT (r.ordered = 1 AND EXISTS" \
+	" (SELECT 1 FROM requests o WHERE o.ordered = 1 AND o.state = 2 AND"                     \
+	" o.source = r.source AND o.scheme = r.scheme AND o.authority = r.authority))"
+
+/* A clock that was set back must not hold a row for years: nothing is ever put off longer
+ * than REPLAY_RETRY_AFTER_MAX. */
+static int find_due(struct op *op, sqlite3 *db)
+{
+	sqlite3_stmt *stmt;
+	int r = sql_row(db, &stmt,
+			"SELECT r.id" LEASABLE " AND r.expires > ?1 AND (r.next_attempt <= ?1 OR"
+			" r.next_attempt > ?1 + ?2) ORDER BY r.importance DESC, r.seq LIMIT 1",
+			"ii", op->now, (int64_t)REPLAY_RETRY_AFTER_MAX);
+
+	if (r < 0)
+		return r;
+	if (r == 1) {
+		snprintf(op->id, sizeof(op->id), "%s", (const char *)sqlite3_column_text(stmt, 0));
+		sqlite3_finalize(stmt);
+		return 0;
+	}
+	r = sql_row(db, &stmt, "SELECT min(r.next_attempt)" LEASABLE, "");
+	if (r == 1) {
+		op->next_due = sqlite3_column_int64(stmt, 0);
+		op->has_next_due = true;
+		sqlite3_finalize(stmt);
+	}
+	return r < 0 ? r : 0;
+}
+
+static int run_lease(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	struct brief row;
+	int r = expire_rows(op, db, op->now);
+
+	if (r == 0)
+		r = find_due(op, db);
+	if (r < 0 || !op->id[0])
+		return r;
+	r = brief_read(db, op->id, &row);
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET state = 2, attempts = attempts + 1"
+			    " WHERE seq = ?",
+			    "i", row.seq);
+	if (r == 0)
+		r = row_read(db, op->id, true, false, &op->row);
+	if (r == 0)
+		r = op_note(op, op->id, REQUEST_SENDING, "sending");
+	if (r == 0)
+		move(op, REQUEST_STORED, REQUEST_SENDING);
+	return r;
+}
+
+/* -ENOENT is said only here: an error from run would undo what expired on the way. */
+static void finish_lease(struct op *op, int status)
+{
+	struct queue_row *row = status == 0 ? op->row : NULL;
+
+	if (status == 0)
+		op->row = NULL;
+	op->row_cb(op->arg, status == 0 && !row ? -ENOENT : status, row);
+}
+
+int queue_lease(struct queue *queue, int64_t now, queue_row_cb cb, void *arg)
+{
+	struct op *op = op_new(queue, run_lease, false, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->now = now;
+	op->finish = finish_lease;
+	op->row_cb = cb;
+	op->arg = arg;
+	return op_submit(op);
+}
+
+/* --- what came of it --- */
+
+static int leased(struct op *op, sqlite3 *db, struct brief *ret_row)
+{
+	int r = brief_read(db, op->id, ret_row);
+
+	if (r == 0 && ret_row->state != REQUEST_SENDING)
+		return -ESTALE;
+	return r;
+}
+
+static int drop_response(struct op *op, sqlite3 *db, const struct brief *row)
+{
+	sqlite3_stmt *stmt;
+	int64_t bytes;
+	int r = sql_row(db, &stmt,
+			"SELECT length(head) + length(body) FROM request_responses WHERE seq = ?",
+			"i", row->seq);
+
+	if (r <= 0)
+		return r;
+	bytes = sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	op->delta.bytes -= bytes;
+	r = sql_run(db, "DELETE FROM request_responses WHERE seq = ?", "i", row->seq);
+	if (r == 0)
+		r = sql_run(db, "UPDATE requests SET bytes = bytes - ? WHERE seq = ?", "ii", bytes,
+			    row->seq);
+	return r;
+}
+
+static int keep_response(struct op *op, sqlite3 *db, const struct brief *row)
+{
+	int64_t bytes = (int64_t)(op->head_len + op->body_len);
+	int r = drop_response(op, db, row);
+
+	if (r < 0 || !op->head)
+		return r;
+	op->delta.bytes += bytes;
+	r = sql_run(db, "INSERT INTO request_responses (seq, head, body) VALUES (?, ?, ?)", "ibb",
+		    row->seq, op->head, op->head_len, op->body, op->body_len);
+	if (r == 0)
+		r = sql_run(db, "UPDATE requests SET bytes = bytes + ? WHERE seq = ?", "ii", bytes,
+			    row->seq);
+	return r;
+}
+
+static int finish_as(struct op *op, sqlite3 *db, enum request_state state)
+{
+	struct brief row;
+	int r = leased(op, db, &row);
+
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET state = ?, blocked = 0, finished = ?, link = ?,"
+			    " response_status = ? WHERE seq = ?",
+			    "iitii", (int64_t)state, op->now, op->link, (int64_t)op->http_status,
+			    row.seq);
+	if (r == 0)
+		r = keep_response(op, db, &row);
+	if (r == 0)
+		r = event_add(db, row.seq, op->now, op->what);
+	if (r == 0)
+		r = lane_advance(db, &row);
+	if (r == 0)
+		r = op_note(op, op->id, state, op->what);
+	if (r == 0)
+		move(op, REQUEST_SENDING, state);
+	op->wake = true;
+	return r;
+}
+
+static int run_done(struct store_job *job, sqlite3 *db)
+{
+	return finish_as((struct op *)job, db, REQUEST_DONE);
+}
+
+static int run_fail(struct store_job *job, sqlite3 *db)
+{
+	return finish_as((struct op *)job, db, REQUEST_FAILED);
+}
+
+static void finish_done(struct op *op, int status)
+{
+	op->queue->totals.answered += status == 0;
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+static struct op *op_with_response(struct queue *queue, store_run run, const char *id,
+				   const char *link, int status, const uint8_t *head,
+				   size_t head_len, const uint8_t *body, size_t body_len,
+				   const char *what, queue_status_cb cb, void *arg)
+{
+	size_t size = head_len + body_len + text_size(link) + text_size(what);
+	struct op *op = op_for_id(queue, run, id, cb, arg, size);
+
+	if (!op)
+		return NULL;
+	op->http_status = status;
+	op->link = op_text(op, link);
+	op->what = op_text(op, what);
+	if (head) {
+		op->head = op_bytes(op, head, head_len);
+		op->body = op_bytes(op, body, body_len);
+		op->head_len = head_len;
+		op->body_len = body_len;
+	}
+	return op;
+}
+
+int queue_done(struct queue *queue, const char *id, const char *link, int status,
+	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
+	       queue_status_cb cb, void *arg)
+{
+	char what[64];
+	struct op *op;
+
+	snprintf(what, sizeof(what), "answered with %d", status);
+	op = op_with_response(queue, run_done, id, link, status, head, head_len, body, body_len,
+			      what, cb, arg);
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_done;
+	return op_submit(op);
+}
+
+int queue_fail(struct queue *queue, const char *id, const char *link, int status,
+	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
+	       const char *what, queue_status_cb cb, void *arg)
+{
+	struct op *op = op_with_response(queue, run_fail, id, link, status, head, head_len, body,
+					 body_len, what, cb, arg);
+
+	return op ? op_submit(op) : -ENOMEM;
+}
+
+static int run_retry(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	struct brief row;
+	int r = leased(op, db, &row);
+
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET state = 1, link = ?, next_attempt = ?,"
+			    " attempts = max(attempts - ?, 0) WHERE seq = ?",
+			    "tiii", op->link, op->next_attempt, (int64_t)!op->flag, row.seq);
+	if (r == 0)
+		r = lane_rejoin(db, &row);
+	if (r == 0)
+		r = event_add(db, row.seq, op->now, op->what);
+	if (r == 0)
+		r = op_note(op, op->id, REQUEST_STORED, op->what);
+	if (r == 0)
+		move(op, REQUEST_SENDING, REQUEST_STORED);
+	return r;
+}
+
+static void finish_retry(struct op *op, int status)
+{
+	struct queue *queue = op->queue;
+
+	if (status == 0 && (!queue->next_due || queue->next_due > op->next_attempt))
+		queue->next_due = op->next_attempt ? op->next_attempt : 1;
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+int queue_retry(struct queue *queue, const char *id, const char *link, int64_t next_attempt,
+		bool count_attempt, const char *what, queue_status_cb cb, void *arg)
+{
+	struct op *op =
+		op_with_response(queue, run_retry, id, link, 0, NULL, 0, NULL, 0, what, cb, arg);
+
+	if (!op)
+		return -ENOMEM;
+	op->next_attempt = next_attempt;
+	op->flag = count_attempt;
+	op->finish = finish_retry;
+	return op_submit(op);
+}
+
+/* --- by hand --- */
+
+static int run_retry_now(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	struct brief row;
+	int r = brief_read(db, op->id, &row);
+
+	if (r < 0)
+		return r;
+	if (row.state == REQUEST_SENDING || row.state == REQUEST_DONE)
+		return row.state == REQUEST_SENDING ? -EBUSY : -EALREADY;
+	if (row.expires <= op->now || row.state == REQUEST_EXPIRED)
+		row.expires = op->now + (row.expires - row.received);
+	r = drop_response(op, db, &row);
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET state = 1, attempts = 0, next_attempt = 0,"
+			    " finished = NULL, response_status = 0, expires = ? WHERE seq = ?",
+			    "ii", row.expires, row.seq);
+	if (r == 0)
+		r = lane_rejoin(db, &row);
+	if (r == 0)
+		r = event_add(db, row.seq, op->now, "to be tried again by request");
+	if (r == 0)
+		r = op_note(op, op->id, REQUEST_STORED, "to be tried again by request");
+	if (r == 0)
+		move(op, row.state, REQUEST_STORED);
+	op->wake = true;
+	return r;
+}
+
+static void finish_woken(struct op *op, int status)
+{
+	if (status == 0 && op->wake)
+		op->queue->next_due = 1;
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, void *arg)
+{
+	struct op *op = op_for_id(queue, run_retry_now, id, cb, arg, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_woken;
+	return op_submit(op);
+}
+
+static int remove_row(struct op *op, sqlite3 *db, const struct brief *row, const char *what)
+{
+	int r = lane_advance(db, row);
+
+	if (r == 0)
+		r = sql_run(db, "DELETE FROM requests WHERE seq = ?", "i", row->seq);
+	if (r == 0)
+		r = op_note(op, row->id, (enum request_state)GONE, what);
+	op->delta.rows[row->state]--;
+	op->delta.owing -= row->owes;
+	op->delta.bytes -= row->bytes;
+	return r;
+}
+
+static int run_delete(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	struct brief row;
+	int r = brief_read(db, op->id, &row);
+
+	if (r < 0)
+		return r;
+	if (row.state == REQUEST_SENDING)
+		return -EBUSY;
+	op->wake = row.state == REQUEST_STORED;
+	return remove_row(op, db, &row, "deleted");
+}
+
+int queue_delete(struct queue *queue, const char *id, queue_status_cb cb, void *arg)
+{
+	struct op *op = op_for_id(queue, run_delete, id, cb, arg, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_woken;
+	return op_submit(op);
+}
+
+/* --- the sweep --- */
+
+static int purge_rows(struct op *op, sqlite3 *db)
+{
+	int64_t keep = (int64_t)op->keep_response;
+	int64_t keep_failed = keep > QUEUE_KEEP_FAILED ? keep : QUEUE_KEEP_FAILED;
+
+	for (int i = 0; i < QUEUE_SWEEP_BATCH; i++) {
+		char id[ID_TEXT_MAX];
+		struct brief row;
+		sqlite3_stmt *stmt;
+		int r = sql_row(db, &stmt,
+				"SELECT id FROM requests WHERE finished IS NOT NULL AND"
+				" finished <= ?1 - CASE state WHEN 4 THEN ?3 ELSE ?2 END"
+				" AND finished <= ?1 - ?2 ORDER BY finished LIMIT 1",
+				"iii", op->now, keep, keep_failed);
+
+		if (r <= 0)
+			return r;
+		snprintf(id, sizeof(id), "%s", (const char *)sqlite3_column_text(stmt, 0));
+		sqlite3_finalize(stmt);
+		r = brief_read(db, id, &row);
+		if (r == 0)
+			r = remove_row(op, db, &row, "no longer kept");
+		if (r < 0)
+			return r;
+		op->delta.unclaimed += row.owes;
+	}
+	op->again = true;
+	return 0;
+}
+
+static int run_sweep(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	char sql[64];
+	int r = expire_rows(op, db, op->now);
+
+	if (r == 0)
+		r = purge_rows(op, db);
+	op->wake = op->change_count != 0;
+	snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", QUEUE_VACUUM_PAGES);
+	return r == 0 ? sql_run(db, sql, "") : r;
+}
+
+/* A full batch: the rest in jobs of their own, so that others get a turn between. */
+static void finish_sweep(struct op *op, int status)
+{
+	if (status == 0 && op->again &&
+	    queue_sweep(op->queue, op->now, op->status_cb, op->arg) == 0)
+		return;
+	finish_woken(op, status);
+}
+
+int queue_sweep(struct queue *queue, int64_t now, queue_status_cb cb, void *arg)
+{
+	struct op *op = op_new(queue, run_sweep, false, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->now = now;
+	op->status_cb = cb;
+	op->arg = arg;
+	op->finish = finish_sweep;
+	return op_submit(op);
+}

@@ -1,0 +1,126 @@
+/*
+ * Inside the queue: one operation as a store job, from its copied arguments to what it
+ * changed. `run` works on the lane and writes only its own op; totals, watches and callbacks
+ * belong to the loop and follow after the commit.
+ */
+#pragma once
+
+#include "queue/queue.h"
+#include "queue/sql.h"
+
+#include <uv.h>
+
+enum { GONE = REQUEST_STATE_COUNT }; /* the state of what was deleted */
+
+/* What an op changed in the sums; added to the totals when it is committed. */
+struct delta {
+	int64_t rows[REQUEST_STATE_COUNT], owing, bytes, unclaimed;
+};
+
+struct change {
+	char id[ID_TEXT_MAX];
+	enum request_state state; /* GONE: deleted */
+	char what[160];
+};
+
+struct op {
+	struct store_job job; /* first: the store gives it back */
+	struct queue *queue;
+	void (*finish)(struct op *op, int status); /* on the loop: the caller's callback */
+	queue_status_cb status_cb;
+	queue_row_cb row_cb;
+	queue_rows_cb rows_cb;
+	queue_match_cb match_cb;
+	void *arg;
+
+	/* in; strings and bytes point into `copy` */
+	char id[ID_TEXT_MAX];
+	struct queue_request request;
+	struct queue_filter filter;
+	uint8_t *copy;
+	size_t copy_len, copy_size;
+	const char *link, *what;
+	const uint8_t *head, *body;
+	size_t head_len, body_len;
+	const uint8_t *hash, *body_hash;
+	int64_t now, next_attempt;
+	uint64_t keep_response;
+	int http_status;
+	bool flag; /* bodies wanted; count the attempt */
+	uint64_t reserved;
+	struct queue_watch *watch;
+
+	/* out */
+	struct queue_row *row, **rows;
+	size_t row_count;
+	struct queue_match match;
+	int64_t next_due;
+	bool has_next_due, wake, again;
+	struct delta delta;
+	struct change *changes;
+	size_t change_count, change_capacity;
+};
+
+struct watch_list;
+
+struct queue {
+	uv_loop_t *loop;
+	struct store *store;
+	struct queue_limits limits;
+	struct queue_totals totals;
+	unsigned refs; /* the owner's and one an op */
+	bool closing;
+	uint64_t pending_bytes; /* of puts that are not committed yet */
+	size_t pending_puts;
+	int64_t next_due;
+	struct watch_list *watches; /* uthash by id */
+	size_t watch_count;
+	void (*wakeup)(void *arg);
+	void *wakeup_arg;
+	void (*observer)(void *arg, const char *id, enum request_state state, const char *what);
+	void *observer_arg;
+};
+
+int64_t wall_now(void); /* ms */
+
+/* copy_size: room for op_text and op_bytes. NULL: no memory. */
+struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t copy_size);
+const char *op_text(struct op *op, const char *text); /* NULL stays NULL */
+const uint8_t *op_bytes(struct op *op, const uint8_t *bytes, size_t len);
+/* Frees the op on error; afterwards it belongs to the store. */
+int op_submit(struct op *op) __attribute__((warn_unused_result));
+/* The usual op: an id, a status callback. */
+struct op *op_for_id(struct queue *queue, store_run run, const char *id, queue_status_cb cb,
+		     void *arg, size_t copy_size);
+static inline size_t text_size(const char *text)
+{
+	return text ? __builtin_strlen(text) + 1 : 0;
+}
+
+/* --- on the lane --- */
+
+/* What a change of state needs to know of a row. */
+struct brief {
+	int64_t seq, bytes, received, expires;
+	enum request_state state;
+	bool owes, ordered;
+	uint32_t attempts;
+	char id[ID_TEXT_MAX];
+};
+int brief_read(sqlite3 *db, const char *id, struct brief *ret_brief) /* -ENOENT */
+	__attribute__((warn_unused_result));
+int op_note(struct op *op, const char *id, enum request_state state, const char *what)
+	__attribute__((warn_unused_result));
+/* One line in the row's history, at most QUEUE_EVENTS_MAX of them. */
+int event_add(sqlite3 *db, int64_t seq, int64_t at, const char *what)
+	__attribute__((warn_unused_result));
+/* The row is no longer waiting: the next one of its lane may go. */
+int lane_advance(sqlite3 *db, const struct brief *row) __attribute__((warn_unused_result));
+int row_read(sqlite3 *db, const char *id, bool bodies, bool events, struct queue_row **ret_row)
+	__attribute__((warn_unused_result));
+/* Rows past `now` become expired, at most QUEUE_SWEEP_BATCH. */
+int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unused_result));
+
+/* --- on the loop --- */
+void watches_fire(struct queue *queue, const char *id, enum request_state state);
+void watches_clear(struct queue *queue);

@@ -1,0 +1,228 @@
+/* Exchanges stored, matched and paid: the side of the queue that the proxy sees. */
+#include "base/limits.h"
+#include "queue/queue_op.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static int run_put(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	const struct queue_request *q = &op->request;
+	int64_t seq;
+	int r = sql_run(
+		db,
+		"INSERT INTO requests (id, state, rule, source, method, scheme, authority, target,"
+		" hash, body_hash, idempotency_key, owes, ordered, importance, attempts_max,"
+		" received, expires, next_attempt, bytes, blocked)"
+		" VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
+		" ?16, 0, ?17, ?12 AND EXISTS (SELECT 1 FROM requests o WHERE o.source = ?3"
+		" AND o.scheme = ?5 AND o.authority = ?6 AND o.ordered = 1 AND o.state IN (1, 2)))",
+		"tttttttbbtiiiiiii", q->id, q->rule, q->source, q->method, q->scheme, q->authority,
+		q->target, q->hash, sizeof(q->hash), q->body_hash, sizeof(q->body_hash),
+		q->idempotency_key, (int64_t)q->owes, (int64_t)q->ordered, (int64_t)q->importance,
+		(int64_t)q->attempts_max, q->received, q->expires, (int64_t)op->reserved);
+
+	if (r < 0)
+		return r;
+	seq = sqlite3_last_insert_rowid(db);
+	r = sql_run(db, "INSERT INTO request_bodies (seq, fields, body) VALUES (?, ?, ?)", "ibb",
+		    seq, q->fields, q->fields_len, q->body, q->body_len);
+	if (r == 0)
+		r = event_add(db, seq, q->received, op->what);
+	if (r == 0)
+		r = op_note(op, q->id, REQUEST_STORED, op->what);
+	op->delta.rows[REQUEST_STORED] = 1;
+	op->delta.owing = q->owes;
+	op->delta.bytes = (int64_t)op->reserved;
+	op->wake = true;
+	return r;
+}
+
+static void finish_put(struct op *op, int status)
+{
+	struct queue *queue = op->queue;
+
+	if (status == 0) {
+		queue->totals.put++;
+		queue->next_due = 1;
+	} else {
+		queue->totals.refused_full += status == -ENOSPC;
+	}
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+static uint64_t cost_of(const struct queue_request *q)
+{
+	return q->fields_len + q->body_len + text_size(q->target) + QUEUE_ROW_BYTES;
+}
+
+int queue_put(struct queue *queue, const struct queue_request *q, const char *what,
+	      queue_status_cb cb, void *arg)
+{
+	uint64_t cost = cost_of(q);
+	uint64_t held = queue->totals.bytes + queue->pending_bytes;
+	struct op *op;
+
+	if (cost > queue->limits.max_bytes || held > queue->limits.max_bytes - cost) {
+		queue->totals.refused_full++;
+		return -EDQUOT;
+	}
+	op = op_for_id(queue, run_put, q->id, cb, arg,
+		       q->fields_len + q->body_len + text_size(q->rule) + text_size(q->source) +
+			       text_size(q->method) + text_size(q->scheme) +
+			       text_size(q->authority) + text_size(q->target) +
+			       text_size(q->idempotency_key) + text_size(what));
+	if (!op)
+		return -ENOMEM;
+	op->request = *q;
+	op->request.rule = op_text(op, q->rule);
+	op->request.source = op_text(op, q->source);
+	op->request.method = op_text(op, q->method);
+	op->request.scheme = op_text(op, q->scheme);
+	op->request.authority = op_text(op, q->authority);
+	op->request.target = op_text(op, q->target);
+	op->request.idempotency_key = op_text(op, q->idempotency_key);
+	op->request.fields = op_bytes(op, q->fields, q->fields_len);
+	op->request.body = op_bytes(op, q->body, q->body_len);
+	op->what = op_text(op, what);
+	op->reserved = cost;
+	op->finish = finish_put;
+	return op_submit(op);
+}
+
+/* --- matching --- */
+
+static void match_take(struct op *op, sqlite3_stmt *stmt)
+{
+	snprintf(op->match.id, sizeof(op->match.id), "%s",
+		 (const char *)sqlite3_column_text(stmt, 0));
+	op->match.state = (enum request_state)sqlite3_column_int(stmt, 1);
+	op->match.kind = MATCH_OWES;
+}
+
+/* A key means something to one origin: the same key at another one is another request. */
+static int match_by_key(struct op *op, sqlite3 *db)
+{
+	const struct queue_request *q = &op->request;
+	sqlite3_stmt *stmt;
+	int r = sql_row(db, &stmt,
+			"SELECT id, state, body_hash FROM requests WHERE source = ? AND"
+			" idempotency_key = ? AND scheme = ? AND authority = ? AND owes = 1"
+			" ORDER BY seq LIMIT 1",
+			"tttt", q->source, q->idempotency_key, q->scheme, q->authority);
+
+	if (r <= 0)
+		return r;
+	match_take(op, stmt);
+	if (op->body_hash && (sqlite3_column_bytes(stmt, 2) != 32 ||
+			      memcmp(sqlite3_column_blob(stmt, 2), op->body_hash, 32) != 0))
+		op->match.kind = MATCH_KEY_CONFLICT;
+	sqlite3_finalize(stmt);
+	return 0;
+}
+
+static int match_by_hash(struct op *op, sqlite3 *db)
+{
+	sqlite3_stmt *stmt;
+	int r = sql_row(db, &stmt,
+			"SELECT id, state FROM requests WHERE source = ? AND hash = ? AND owes = 1"
+			" ORDER BY seq LIMIT 1",
+			"tb", op->request.source, op->hash, (size_t)32);
+
+	if (r <= 0)
+		return r;
+	match_take(op, stmt);
+	sqlite3_finalize(stmt);
+	return 0;
+}
+
+static int run_match(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	const struct queue_request *q = &op->request;
+	sqlite3_stmt *stmt;
+	int r = 0;
+
+	if (op->hash && q->idempotency_key)
+		r = match_by_key(op, db);
+	else if (op->hash)
+		r = match_by_hash(op, db);
+	if (r < 0)
+		return r;
+	r = sql_row(db, &stmt,
+		    "SELECT 1 FROM requests WHERE source = ? AND scheme = ? AND authority = ?"
+		    " AND ordered = 1 AND state IN (1, 2) LIMIT 1",
+		    "ttt", q->source, q->scheme, q->authority);
+	if (r < 0)
+		return r;
+	op->match.behind = r == 1;
+	if (r == 1)
+		sqlite3_finalize(stmt);
+	return 0;
+}
+
+static void finish_match(struct op *op, int status)
+{
+	if (status == 0)
+		op->queue->totals.matched += op->match.kind == MATCH_OWES;
+	op->match_cb(op->arg, status, &op->match);
+}
+
+int queue_match(struct queue *queue, const char *source, const char *scheme, const char *authority,
+		const uint8_t *hash, const char *idempotency_key, const uint8_t *body_hash,
+		queue_match_cb cb, void *arg)
+{
+	struct op *op = op_new(queue, run_match, true,
+			       text_size(source) + text_size(scheme) + text_size(authority) +
+				       text_size(idempotency_key) + (size_t)64);
+
+	if (!op)
+		return -ENOMEM;
+	op->request.source = op_text(op, source);
+	op->request.scheme = op_text(op, scheme);
+	op->request.authority = op_text(op, authority);
+	op->request.idempotency_key = op_text(op, idempotency_key);
+	op->hash = hash ? op_bytes(op, hash, 32) : NULL;
+	op->body_hash = body_hash ? op_bytes(op, body_hash, 32) : NULL;
+	op->finish = finish_match;
+	op->match_cb = cb;
+	op->arg = arg;
+	return op_submit(op);
+}
+
+static int run_paid(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	struct brief row;
+	int r = brief_read(db, op->id, &row);
+
+	if (r < 0 || !row.owes)
+		return r;
+	r = sql_run(db, "UPDATE requests SET owes = 0 WHERE seq = ?", "i", row.seq);
+	if (r == 0)
+		r = event_add(db, row.seq, op->now, "the app has the answer");
+	if (r == 0)
+		r = op_note(op, op->id, row.state, "the app has the answer");
+	op->delta.owing = -1;
+	return r;
+}
+
+static void finish_paid(struct op *op, int status)
+{
+	op->queue->totals.paid += status == 0 && op->delta.owing;
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+int queue_paid(struct queue *queue, const char *id, queue_status_cb cb, void *arg)
+{
+	struct op *op = op_for_id(queue, run_paid, id, cb, arg, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_paid;
+	return op_submit(op);
+}
