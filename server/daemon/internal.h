@@ -1,0 +1,50 @@
+/* What the files of daemon share; for nobody else. */
+#pragma once
+
+#include "daemon/daemon.h"
+
+#include "exchange/exchange.h"
+#include "proxy/proxy.h"
+#include "replay/replay.h"
+#include "store/store.h"
+#include "upstream/upstream.h"
+
+enum { SUBSCRIBERS_MAX = 64, EVENT_LOG_MAX = 256 };
+
+struct subscriber {
+	daemon_event_cb cb; /* NULL: free */
+	void *arg;
+};
+
+struct daemon {
+	uv_loop_t *loop;
+	struct config *config;
+	struct rtnl *rtnl;
+	struct steer *steer;
+	struct links *links;
+	struct store *store;
+	struct resolver *resolver;
+	struct queue *queue;
+	struct upstream *upstream;
+	struct exchanges *exchanges;
+	struct proxy *proxy;
+	struct replay *replay;
+	uv_timer_t sweep;   /* the queue's expiry */
+	uv_timer_t changed; /* something changed in this turn of the loop: acted on once, after it */
+	unsigned handles;
+	bool built, links_changed, queue_changed, closing;
+	int app_fd4, app_fd6;
+	int64_t started;     /* wall ms */
+	uint64_t started_at; /* loop ms */
+	uint64_t next_event;
+	struct subscriber subscribers[SUBSCRIBERS_MAX];
+	void (*closed)(void *arg);
+	void *closed_arg;
+};
+
+/* daemon.c: act on changes once, after the callbacks of this turn of the loop. */
+void daemon_changed(struct daemon *daemon);
+
+/* events.c */
+void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,
+		  const char *format, ...) __attribute__((format(printf, 4, 5)));

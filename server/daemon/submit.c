@@ -1,0 +1,220 @@
+/* POST /v1/requests: an app that knows Holdfast hands a request over. */
+#include "daemon/internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct submission {
+	daemon_submit_cb cb;
+	void *arg;
+	char id[ID_TEXT_MAX];
+};
+
+struct target {
+	char scheme[8], authority[NAME_TEXT_MAX + 8], host[NAME_TEXT_MAX];
+	const char *path;
+	uint16_t port;
+};
+
+static int read_host(const char *text, size_t len, struct target *target, struct input_error *err)
+{
+	const char *port = memchr(text, ':', len);
+	size_t host_len = port ? (size_t)(port - text) : len;
+	unsigned long number = 80;
+
+	if (*text == '[') {
+		const char *bracket = memchr(text, ']', len);
+
+		if (!bracket)
+			return input_error_set(err, "url", 0, "the IPv6 address has no ']'");
+		host_len = (size_t)(bracket - text) + 1;
+		port = host_len < len && text[host_len] == ':' ? text + host_len : NULL;
+	}
+	if (!host_len || host_len >= NAME_TEXT_MAX)
+		return input_error_set(err, "url", 0, "the host is missing or too long");
+	for (size_t i = 0; i < host_len; i++) {
+		if (!isalnum((unsigned char)text[i]) && !strchr("-._[]:", text[i]))
+			return input_error_set(err, "url", 0,
+					       "the host has a character that "
+					       "no host name has");
+		target->host[i] = (char)tolower((unsigned char)text[i]);
+	}
+	target->host[host_len] = '\0';
+	if (port) {
+		char *end;
+
+		number = strtoul(port + 1, &end, 10);
+		if (!isdigit((unsigned char)port[1]) || end != text + len || !number ||
+		    number > 65535)
+			return input_error_set(err, "url", 0, "the port must be 1 to 65535");
+	} else if (host_len != len) {
+		return input_error_set(err, "url", 0, "the host is not valid");
+	}
+	target->port = (uint16_t)number;
+	if (number == 80)
+		snprintf(target->authority, sizeof(target->authority), "%s", target->host);
+	else
+		snprintf(target->authority, sizeof(target->authority), "%s:%lu", target->host,
+			 number);
+	return 0;
+}
+
+static int read_url(const char *url, struct target *target, struct input_error *err)
+{
+	const char *host;
+	size_t len;
+
+	if (strncasecmp(url, "http://", 7) != 0)
+		return input_error_set(err, "url", 0, "only http:// URLs can be stored");
+	snprintf(target->scheme, sizeof(target->scheme), "http");
+	host = url + 7;
+	len = strcspn(host, "/?#");
+	target->path = host[len] == '/' ? host + len : "/";
+	if (host[len] == '?' || strchr(host, '#') || strlen(target->path) > HTTP_TARGET_MAX)
+		return input_error_set(err, "url", 0,
+				       "the path must begin with / and have no fragment");
+	for (const char *c = target->path; *c; c++)
+		if ((unsigned char)*c <= 0x20 || (unsigned char)*c == 0x7f)
+			return input_error_set(err, "url", 0,
+					       "white space and control characters are escaped");
+	return read_host(host, len, target, err);
+}
+
+static bool is_token(const char *text)
+{
+	if (!*text)
+		return false;
+	for (; *text; text++)
+		if (!isalnum((unsigned char)*text) && !strchr("!#$%&'*+-.^_`|~", *text))
+			return false;
+	return true;
+}
+
+static bool is_field_value(const char *text)
+{
+	for (; *text; text++)
+		if (((unsigned char)*text < 0x20 && *text != '\t') || *text == 0x7f)
+			return false;
+	return true;
+}
+
+/* Length and framing are ours to set. */
+static bool is_framing(const char *name)
+{
+	return strcasecmp(name, "content-length") == 0 ||
+	       strcasecmp(name, "transfer-encoding") == 0 || strcasecmp(name, "host") == 0 ||
+	       strcasecmp(name, "expect") == 0;
+}
+
+static int read_fields(const struct daemon_submit *submit, const struct target *target,
+		       struct http_head *head, struct input_error *err)
+{
+	int r = http_field_add(head, "Host", target->authority);
+
+	for (const char *const *field = submit->fields; field && field[0] && r == 0; field += 2) {
+		if (!is_token(field[0]) || !is_field_value(field[1]))
+			return input_error_set(err, "headers", 0, "\"%s\" is no valid header field",
+					       field[0]);
+		if (!is_framing(field[0]))
+			r = http_field_add(head, field[0], field[1]);
+	}
+	return r < 0 ? input_error_set(err, "headers", 0, "too many or too large") : 0;
+}
+
+static void on_put(void *arg, int status)
+{
+	struct submission *submission = arg;
+
+	submission->cb(submission->arg, status, submission->id, NULL);
+	free(submission);
+}
+
+static int put(struct daemon *daemon, const struct daemon_submit *submit,
+	       const struct target *target, const struct http_head *head,
+	       struct submission *submission)
+{
+	int64_t now = exchange_wall_ms();
+	struct rule_facts facts = {
+		.host = target->host,
+		.port = target->port,
+		.protocol = PROTOCOL_HTTP,
+		.method = submit->method,
+		.path = target->path,
+	};
+	const struct rule *rule = config_match(daemon->config, &facts);
+	struct queue_request request = {
+		.rule = rule->name,
+		.source = submit->source,
+		.method = submit->method,
+		.scheme = target->scheme,
+		.authority = target->authority,
+		.target = target->path,
+		.body = submit->body,
+		.body_len = submit->body_len,
+		.idempotency_key = http_field(head, "idempotency-key"),
+		.ordered = rule->policy.order && !http_method_is_safe(submit->method),
+		.importance = rule->policy.importance,
+		.attempts_max = rule->policy.attempts,
+		.received = now,
+		.expires = now + (int64_t)rule->policy.expire,
+	};
+	struct buf fields;
+	int r;
+
+	exchange_make_id(now, submission->id);
+	memcpy(request.id, submission->id, sizeof(request.id));
+	buf_init(&fields, HTTP_HEAD_MAX);
+	r = http_write_fields(&fields, head);
+	request.fields = buf_bytes(&fields);
+	request.fields_len = buf_len(&fields);
+	if (r == 0)
+		r = queue_put(daemon->queue, &request, "handed over through the API", on_put,
+			      submission);
+	buf_done(&fields);
+	return r;
+}
+
+static int check(struct daemon *daemon, const struct daemon_submit *submit, struct target *target,
+		 struct http_head *head, struct input_error *err)
+{
+	int r = read_url(submit->url, target, err);
+
+	if (r == 0 && (!is_token(submit->method) || strlen(submit->method) > 24 ||
+		       strcmp(submit->method, "CONNECT") == 0))
+		r = input_error_set(err, "method", 0, "not a method that can be sent");
+	if (r == 0)
+		r = read_fields(submit, target, head, err);
+	if (r == 0 && submit->body_len > daemon->config->queue.max_request) {
+		input_error_set(err, "body", 0, "larger than queue.max_request");
+		r = -E2BIG;
+	}
+	return r;
+}
+
+int daemon_submit(struct daemon *daemon, const struct daemon_submit *submit, daemon_submit_cb cb,
+		  void *arg)
+{
+	struct submission *submission = calloc(1, sizeof(*submission));
+	struct input_error err = {0};
+	struct target target = {0};
+	struct http_head head;
+	int r;
+
+	if (!submission)
+		return -ENOMEM;
+	*submission = (struct submission){.cb = cb, .arg = arg};
+	http_head_init(&head, HTTP_KIND_REQUEST);
+	r = check(daemon, submit, &target, &head, &err);
+	if (r == 0)
+		r = put(daemon, submit, &target, &head, submission);
+	if (r < 0) {
+		cb(arg, r, NULL, err.text[0] ? &err : NULL);
+		free(submission);
+	}
+	http_head_done(&head);
+	return 0;
+}
