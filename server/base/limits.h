@@ -106,3 +106,7 @@
 #define API_EVENT_BUFFER_MAX	(64 << 10) /* what one slow reader may be behind */
 #define API_EVENT_KEEPALIVE	15000
 #define API_TOKEN_MAX		512
+#define REPLAY_LINK_WAIT   15000 /* no online link is allowed: asked again, or when links change */
+#define REPLAY_PROOF_WAIT  1000	 /* links are online, none proven: looked at again */
+#define REPLAY_UNSENT_WAIT 2000	 /* a link died before anything was sent */
+#define REPLAY_CLOCK_STEP  2000	 /* a smaller step of the wall clock is nothing */

@@ -300,8 +300,12 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	sqlite3_stmt *stmt;
 	int r = take_back(db);
 
-	if (r < 0)
+	if (r == 0)
+		r = sql_row(db, &stmt, "SELECT coalesce(max(seq), 0) FROM requests", "");
+	if (r <= 0)
 		return r;
+	op->last_seq = sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
 	r = sql_row(db, &stmt,
 		    "SELECT state, count(*), sum(owes), sum(bytes) FROM requests GROUP BY state",
 		    "");
@@ -340,6 +344,7 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 			r = store_run_now(store, &op->job);
 		if (r == 0)
 			apply_delta(queue, &op->delta);
+		queue->first_seq = op->last_seq;
 		op_free(op);
 	}
 	if (r < 0) {

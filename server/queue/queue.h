@@ -150,6 +150,13 @@ int queue_done(struct queue *queue, const char *id, const char *link, int status
 int queue_retry(struct queue *queue, const char *id, const char *link, int64_t next_attempt,
 		bool count_attempt, const char *what, queue_status_cb cb, void *arg)
 	__attribute__((warn_unused_result));
+/* A row put back with link NULL waits for a link (no event is noted for it): this makes all of
+ * them due. */
+int queue_links_changed(struct queue *queue) __attribute__((warn_unused_result));
+/* The wall clock was set by `step` ms, and is `now`: times of rows that were stored under the old
+ * clock since the start move along, so that a clock that is first right after boot expires none. */
+int queue_clock_stepped(struct queue *queue, int64_t now, int64_t step)
+	__attribute__((warn_unused_result));
 int queue_fail(struct queue *queue, const char *id, const char *link, int status,
 	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
 	       const char *what, queue_status_cb cb, void *arg) __attribute__((warn_unused_result));

@@ -317,7 +317,7 @@ static int run_retry(struct store_job *job, sqlite3 *db)
 			    "tiii", op->link, op->next_attempt, (int64_t)!op->flag, row.seq);
 	if (r == 0)
 		r = lane_rejoin(db, &row);
-	if (r == 0)
+	if (r == 0 && op->link)
 		r = event_add(db, row.seq, op->now, op->what);
 	if (r == 0)
 		r = op_note(op, op->id, REQUEST_STORED, op->what);
@@ -347,6 +347,64 @@ int queue_retry(struct queue *queue, const char *id, const char *link, int64_t n
 	op->next_attempt = next_attempt;
 	op->flag = count_attempt;
 	op->finish = finish_retry;
+	return op_submit(op);
+}
+
+static void finish_woken(struct op *op, int status)
+{
+	if (status == 0 && op->wake)
+		op->queue->next_due = 1;
+	if (op->status_cb)
+		op->status_cb(op->arg, status);
+}
+
+static int run_links_changed(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+	int r = sql_run(db,
+			"UPDATE requests SET next_attempt = 0 WHERE state = 1 AND blocked = 0"
+			" AND link IS NULL AND next_attempt > 0",
+			"");
+
+	op->wake = sqlite3_changes(db) > 0;
+	return r;
+}
+
+int queue_links_changed(struct queue *queue)
+{
+	struct op *op = op_new(queue, run_links_changed, false, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_woken;
+	return op_submit(op);
+}
+
+/* Which clock a row was stored under is seen from `received`: before a step forward it is at
+ * most now - step; before a step back it may be later than now. */
+static int run_clock_stepped(struct store_job *job, sqlite3 *db)
+{
+	struct op *op = (struct op *)job;
+
+	op->wake = true;
+	return sql_run(db,
+		       "UPDATE requests SET received = received + ?1, expires = expires + ?1,"
+		       " next_attempt = CASE next_attempt WHEN 0 THEN 0 ELSE next_attempt + ?1 END,"
+		       " finished = finished + ?1"
+		       " WHERE seq > ?2 AND CASE WHEN ?1 > 0 THEN received <= ?3 - ?1"
+		       " ELSE received > ?3 END",
+		       "iii", op->step, op->queue->first_seq, op->now);
+}
+
+int queue_clock_stepped(struct queue *queue, int64_t now, int64_t step)
+{
+	struct op *op = op_new(queue, run_clock_stepped, false, 0);
+
+	if (!op)
+		return -ENOMEM;
+	op->now = now;
+	op->step = step;
+	op->finish = finish_woken;
 	return op_submit(op);
 }
 
@@ -380,14 +438,6 @@ static int run_retry_now(struct store_job *job, sqlite3 *db)
 		move(op, row.state, REQUEST_STORED);
 	op->wake = true;
 	return r;
-}
-
-static void finish_woken(struct op *op, int status)
-{
-	if (status == 0 && op->wake)
-		op->queue->next_due = 1;
-	if (op->status_cb)
-		op->status_cb(op->arg, status);
 }
 
 int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, void *arg)

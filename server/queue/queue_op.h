@@ -43,7 +43,7 @@ struct op {
 	const uint8_t *head, *body;
 	size_t head_len, body_len;
 	const uint8_t *hash, *body_hash;
-	int64_t now, next_attempt;
+	int64_t now, next_attempt, step;
 	uint64_t keep_response;
 	int http_status;
 	bool flag; /* bodies wanted; count the attempt */
@@ -54,7 +54,7 @@ struct op {
 	struct queue_row *row, **rows;
 	size_t row_count;
 	struct queue_match match;
-	int64_t next_due;
+	int64_t next_due, last_seq;
 	bool has_next_due, wake, again;
 	struct delta delta;
 	struct change *changes;
@@ -73,6 +73,7 @@ struct queue {
 	uint64_t pending_bytes; /* of puts that are not committed yet */
 	size_t pending_puts;
 	int64_t next_due;
+	int64_t first_seq;	    /* rows after this one were stored since the start */
 	struct watch_list *watches; /* uthash by id */
 	size_t watch_count;
 	void (*wakeup)(void *arg);

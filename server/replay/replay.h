@@ -18,10 +18,15 @@
 
 struct replay;
 
+/* Takes a reference on config; queue's wake-up is replay's. */
 int replay_new(uv_loop_t *loop, struct config *config, struct queue *queue, struct links *links,
 	       struct upstream *upstream, struct replay **ret_replay)
 	__attribute__((warn_unused_result));
+/* What is under way is cancelled; the queue takes those leases back at the next start. Frees itself
+ * on the loop. */
 void replay_close(struct replay *replay);
+/* The rules of a new configuration hold for the next lease. */
+void replay_set_config(struct replay *replay, struct config *config);
 /* A link came or went. */
 void replay_links_changed(struct replay *replay);
 
@@ -29,7 +34,8 @@ void replay_links_changed(struct replay *replay);
 bool replay_is_answer(int status);
 /* Delay before attempt n (1-based), ms, without jitter: 1 s doubling to 5 min. */
 uint64_t replay_backoff(unsigned attempt);
-/* Retry-After as seconds or an HTTP date, in ms from now; 0: none or in the past. */
+/* Retry-After as seconds or an HTTP date, in ms from now, at most
+ * REPLAY_RETRY_AFTER_MAX; 0: none, not understood or in the past. */
 uint64_t replay_retry_after(const char *value, int64_t now_ms);
 
 struct replay_statistics {

@@ -669,6 +669,49 @@ START_TEST(a_deleted_row_is_gone_with_all_that_hung_on_it)
 }
 END_TEST
 
+START_TEST(what_waits_for_a_link_is_due_when_links_change)
+{
+	put_number(1);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(wait_for(queue_retry(queue, "id-000001", NULL, now_ms() + 15000, false,
+					      "no link", on_status, NULL)),
+			 0);
+	ck_assert_int_eq(lease(), -ENOENT);
+	woken = 0;
+	ck_assert_int_eq(queue_links_changed(queue), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(woken, 1);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_uint_eq(row->attempts, 1);
+	get("id-000001");
+	ck_assert_uint_eq(row->event_count, 1);
+}
+END_TEST
+
+START_TEST(a_clock_that_is_first_right_after_boot_expires_nothing)
+{
+	int64_t years = (int64_t)10 * 365 * 86400000, now = now_ms() + years;
+	struct queue_request old = request_of(1), fresh = request_of(2);
+
+	put_number(3);
+	reopen(); /* a row of the boot before keeps its own times */
+	ck_assert_int_eq(put(&old), 0);
+	fresh.received = now;
+	fresh.expires = now + 1000;
+	ck_assert_int_eq(put(&fresh), 0);
+	ck_assert_int_eq(queue_clock_stepped(queue, now, years), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(wait_for(queue_sweep(queue, now, on_status, NULL)), 0);
+	get("id-000001");
+	ck_assert_int_eq(row->state, REQUEST_STORED);
+	ck_assert_int_eq(row->expires, old.expires + years);
+	get("id-000002");
+	ck_assert_int_eq(row->expires, fresh.expires);
+	get("id-000003");
+	ck_assert_int_eq(row->state, REQUEST_EXPIRED);
+}
+END_TEST
+
 START_TEST(history_is_bounded)
 {
 	put_number(1);
@@ -677,7 +720,7 @@ START_TEST(history_is_bounded)
 
 		snprintf(what, sizeof(what), "try %d", i);
 		ck_assert_int_eq(lease(), 0);
-		ck_assert_int_eq(wait_for(queue_retry(queue, "id-000001", NULL, 0, true, what,
+		ck_assert_int_eq(wait_for(queue_retry(queue, "id-000001", "lte", 0, true, what,
 						      on_status, NULL)),
 				 0);
 	}
@@ -715,6 +758,8 @@ int main(void)
 	tcase_add_test(tc, a_clock_set_back_does_not_put_a_row_off_for_years);
 	tcase_add_test(tc, lists_are_paged_from_the_newest_and_filtered);
 	tcase_add_test(tc, a_deleted_row_is_gone_with_all_that_hung_on_it);
+	tcase_add_test(tc, what_waits_for_a_link_is_due_when_links_change);
+	tcase_add_test(tc, a_clock_that_is_first_right_after_boot_expires_nothing);
 	tcase_add_test(tc, history_is_bounded);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

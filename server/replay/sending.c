@@ -1,0 +1,390 @@
+#include "replay/sending.h"
+
+#include "base/buf.h"
+#include "base/limits.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+struct sending {
+	struct sending_parts parts;
+	struct queue_row *row;
+	struct link *link; /* NULL: none was allowed */
+	struct upstream_request *request;
+	struct http_head head;
+	bool has_response;
+	int status;
+	struct buf response_head, response_body;
+	uint64_t retry_after;
+	/* the result, kept until the queue has it */
+	enum sending_result result;
+	bool decided, acknowledging, cancelled, counts;
+	int64_t next_attempt;
+	char what[160];
+};
+
+int64_t replay_wall(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void sending_free(struct sending *s)
+{
+	queue_row_free(s->row);
+	http_head_done(&s->head);
+	buf_done(&s->response_head);
+	buf_done(&s->response_body);
+	free(s);
+}
+
+/* --- acknowledging --- */
+
+static void acknowledge(struct sending *s);
+
+static void on_acknowledged(void *arg, int status)
+{
+	struct sending *s = arg;
+
+	s->acknowledging = false;
+	if (s->cancelled) {
+		sending_free(s);
+		return;
+	}
+	/* Not in writing: sending_tick says it again. A row that is no longer leased is over. */
+	if (status < 0 && status != -ESTALE && status != -ENOENT) {
+		log_warning("replay", "%s: the result could not be stored: %s", s->row->id,
+			    strerror(-status));
+		return;
+	}
+	s->parts.over(s->parts.arg, s, s->result);
+	sending_free(s);
+}
+
+static int tell_queue(struct sending *s)
+{
+	struct queue *queue = s->parts.queue;
+	const char *link = s->link ? link_name(s->link) : NULL;
+	const uint8_t *head = s->has_response ? buf_bytes(&s->response_head) : NULL;
+
+	switch (s->result) {
+	case SENDING_ANSWERED:
+		return queue_done(queue, s->row->id, link, s->status, head,
+				  buf_len(&s->response_head), buf_bytes(&s->response_body),
+				  buf_len(&s->response_body), on_acknowledged, s);
+	case SENDING_RETRIED:
+		return queue_retry(queue, s->row->id, link, s->next_attempt, s->counts, s->what,
+				   on_acknowledged, s);
+	case SENDING_FAILED:
+		return queue_fail(queue, s->row->id, link, s->status, head,
+				  buf_len(&s->response_head), buf_bytes(&s->response_body),
+				  buf_len(&s->response_body), s->what, on_acknowledged, s);
+	}
+	abort();
+}
+
+static void acknowledge(struct sending *s)
+{
+	int r = tell_queue(s);
+
+	s->acknowledging = r == 0;
+	if (r < 0 && r != -ECANCELED)
+		log_warning("replay", "%s: the result could not be stored: %s", s->row->id,
+			    strerror(-r));
+}
+
+void sending_tick(struct sending *s)
+{
+	if (s->decided && !s->acknowledging)
+		acknowledge(s);
+}
+
+static void decide(struct sending *s, enum sending_result result)
+{
+	s->result = result;
+	s->decided = true;
+	s->request = NULL;
+	log_debug("replay", "%s: %s", s->row->id, s->what);
+	acknowledge(s);
+}
+
+/* Plus or minus a fifth, so that a fleet does not come back in one moment. */
+static uint64_t jittered(uint64_t delay)
+{
+	uint32_t random = 0;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+		random = UINT32_MAX / 2;
+	return delay * 4 / 5 + (delay * 2 / 5) * (uint64_t)random / UINT32_MAX;
+}
+
+/* Not over: it waits for a link that may carry it, and no attempt is counted. */
+static void put_back(struct sending *s, const char *what, uint64_t delay)
+{
+	s->link = NULL;
+	s->counts = false;
+	s->next_attempt = replay_wall() + (int64_t)delay;
+	snprintf(s->what, sizeof(s->what), "%s", what);
+	decide(s, SENDING_RETRIED);
+}
+
+/* This attempt came to nothing: another one, unless attempts or time are over. */
+static void try_again(struct sending *s, bool counts, uint64_t delay, const char *why)
+{
+	const struct queue_row *row = s->row;
+	const char *link = link_name(s->link);
+
+	s->counts = counts;
+	s->next_attempt = replay_wall() + (int64_t)delay;
+	if (counts && row->attempts >= row->attempts_max) {
+		snprintf(s->what, sizeof(s->what), "%s over %s; no attempt is left", why, link);
+		decide(s, SENDING_FAILED);
+	} else if (counts && s->next_attempt >= row->expires) {
+		snprintf(s->what, sizeof(s->what), "%s over %s; no time is left", why, link);
+		decide(s, SENDING_FAILED);
+	} else {
+		snprintf(s->what, sizeof(s->what), "%s over %s; again in %.1f s", why, link,
+			 (double)delay / 1000);
+		decide(s, SENDING_RETRIED);
+	}
+}
+
+static void fail(struct sending *s, const char *why)
+{
+	snprintf(s->what, sizeof(s->what), "%s", why);
+	decide(s, SENDING_FAILED);
+}
+
+/* --- the response --- */
+
+static void on_head(void *arg, const struct http_head *head)
+{
+	struct sending *s = arg;
+
+	s->status = head->status;
+	s->retry_after = replay_retry_after(http_field(head, "retry-after"), replay_wall());
+	s->has_response = http_write_response_head(&s->response_head, head, NULL) == 0;
+	if (!s->has_response) {
+		upstream_cancel(s->request);
+		fail(s, "the response's head is too large");
+	}
+}
+
+static void on_body(void *arg, const uint8_t *data, size_t len)
+{
+	struct sending *s = arg;
+
+	if (s->decided || buf_append(&s->response_body, data, len) == 0)
+		return;
+	upstream_cancel(s->request);
+	s->has_response = false;
+	fail(s, "response too large");
+}
+
+static void on_end(void *arg)
+{
+	struct sending *s = arg;
+	uint64_t delay = s->retry_after;
+	char why[32];
+
+	s->request = NULL;
+	if (!replay_is_answer(s->status)) {
+		if (!delay)
+			delay = jittered(replay_backoff(s->row->attempts));
+		snprintf(why, sizeof(why), "%d", s->status);
+		try_again(s, true, delay, why);
+		return;
+	}
+	/* A captive portal answers too: only while the link's own evidence stands. */
+	if (!link_is_proven(s->link)) {
+		put_back(s, "the link was not proven when the answer came", REPLAY_PROOF_WAIT);
+		return;
+	}
+	link_report_success(s->link);
+	decide(s, SENDING_ANSWERED);
+}
+
+/* A name that does not exist and a refused connection speak for the link, not against it. */
+static bool blames_link(int status)
+{
+	return status == -ETIMEDOUT || status == -EHOSTUNREACH || status == -ENETUNREACH;
+}
+
+static void on_fail(void *arg, int status, enum upstream_stage stage, const char *what)
+{
+	struct sending *s = arg;
+	bool counts = true;
+
+	s->request = NULL;
+	/* Half a response is none. */
+	s->has_response = false;
+	s->status = 0;
+	if (stage == UPSTREAM_NOT_SENT) {
+		if (blames_link(status))
+			link_report_failure(s->link, what);
+		counts = status != -ENETDOWN && link_state(s->link) == LINK_ONLINE &&
+			 link_is_proven(s->link);
+	}
+	try_again(s, counts,
+		  counts ? jittered(replay_backoff(s->row->attempts)) : REPLAY_UNSENT_WAIT,
+		  what && *what ? what : strerror(-status));
+}
+
+static const struct upstream_ops ops = {
+	.on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
+
+/* --- the request --- */
+
+static int put_text(struct http_head *head, const char *text, uint32_t *ret_offset)
+{
+	*ret_offset = (uint32_t)buf_len(&head->text);
+	return buf_append(&head->text, text, strlen(text) + 1);
+}
+
+static int build_head(struct sending *s)
+{
+	const struct queue_row *row = s->row;
+	struct http_head *head = &s->head;
+	int r = put_text(head, row->method, &head->method);
+
+	if (r == 0)
+		r = put_text(head, row->target, &head->target);
+	if (r == 0)
+		r = http_read_fields(head, row->fields, row->fields_len);
+	if (r == 0 && !http_field(head, "host"))
+		r = http_field_add(head, "Host", row->authority);
+	/* Sent more than once after a crash or a lost answer: let the origin see that. */
+	if (r == 0 && !http_method_is_idempotent(row->method) &&
+	    !http_field(head, "idempotency-key"))
+		r = http_field_add(head, "Idempotency-Key",
+				   row->idempotency_key ? row->idempotency_key : row->id);
+	head->framing = row->body_len ? HTTP_LENGTH : HTTP_NO_BODY;
+	head->content_length = row->body_len;
+	return r;
+}
+
+/* "host", "host:port", "[v6]", "[v6]:port". */
+static int split_authority(const char *authority, char *host, size_t size, uint16_t *ret_port)
+{
+	const char *end, *port;
+	size_t len;
+	char *rest;
+	long n;
+
+	if (*authority == '[') {
+		authority++;
+		end = strchr(authority, ']');
+		port = end ? end + 1 : NULL;
+	} else {
+		port = strrchr(authority, ':');
+		end = port ? port : authority + strlen(authority);
+	}
+	if (!end || end == authority)
+		return -EINVAL;
+	len = (size_t)(end - authority);
+	if (len >= size)
+		return -EINVAL;
+	memcpy(host, authority, len);
+	host[len] = '\0';
+	if (!port || !*port)
+		return 0;
+	n = *port == ':' ? strtol(port + 1, &rest, 10) : 0;
+	if (n < 1 || n > 65535 || *rest)
+		return -EINVAL;
+	*ret_port = (uint16_t)n;
+	return 0;
+}
+
+static void send_row(struct sending *s)
+{
+	struct upstream_target target = {.port = 80};
+	const struct queue_row *row = s->row;
+	char host[NAME_TEXT_MAX + 1];
+	struct ip ip;
+	int r;
+
+	if (strcmp(row->scheme, "http") != 0) {
+		fail(s, "only http origins can be replayed to");
+		return;
+	}
+	r = split_authority(row->authority, host, sizeof(host), &target.port);
+	if (r == 0)
+		r = build_head(s);
+	if (r < 0) {
+		fail(s, "the stored request cannot be sent as it is");
+		return;
+	}
+	target.host = host;
+	if (ip_parse(host, &ip) == 0)
+		target.address = &ip;
+	r = upstream_send(s->parts.upstream, s->link, &target, &s->head, row->target, NULL,
+			  row->body, row->body_len, false, &ops, s, &s->request);
+	if (r < 0)
+		try_again(s, false, REPLAY_UNSENT_WAIT, strerror(-r));
+}
+
+/* The best link that the rule allows and that proves data. */
+static struct link *choose(struct sending *s, bool *ret_unproven)
+{
+	const struct rule *rule = config_rule_by_name(s->parts.config, s->row->rule);
+	const struct rule_policy *policy = rule ? &rule->policy : &s->parts.config->defaults.policy;
+	struct link *link;
+	uint32_t tried = 0;
+
+	while ((link = links_choose(s->parts.links, policy, tried))) {
+		if (link_is_proven(link))
+			return link;
+		*ret_unproven = true;
+		tried |= link_bit(link);
+	}
+	return NULL;
+}
+
+int sending_start(const struct sending_parts *parts, struct queue_row *row,
+		  struct sending **ret_sending)
+{
+	struct sending *s = calloc(1, sizeof(*s));
+	bool unproven = false;
+
+	if (!s) {
+		queue_row_free(row);
+		return -ENOMEM;
+	}
+	s->parts = *parts;
+	s->row = row;
+	http_head_init(&s->head, HTTP_KIND_REQUEST);
+	buf_init(&s->response_head, 2 * HTTP_HEAD_MAX);
+	buf_init(&s->response_body, parts->config->queue.max_request);
+	*ret_sending = s;
+	s->link = choose(s, &unproven);
+	s->parts.config = NULL;
+	if (s->link)
+		send_row(s);
+	else
+		put_back(s, "no link is there for it",
+			 unproven ? REPLAY_PROOF_WAIT : REPLAY_LINK_WAIT);
+	return 0;
+}
+
+bool sending_is_sent(const struct sending *s)
+{
+	return s->request != NULL;
+}
+
+void sending_cancel(struct sending *s)
+{
+	s->cancelled = true;
+	if (s->request)
+		upstream_cancel(s->request);
+	s->request = NULL;
+	if (!s->acknowledging)
+		sending_free(s);
+}
