@@ -33,6 +33,15 @@ struct port_range {
 	uint16_t first, last; /* both included */
 };
 
+enum source_kind { SOURCE_HOST, SOURCE_INTERFACE, SOURCE_PREFIX };
+
+/* One entry of match.source, read once. */
+struct rule_source {
+	enum source_kind kind;
+	char interface[IF_NAMESIZE];
+	struct ip_prefix prefix;
+};
+
 /* Arrays of strings are NULL-terminated; an empty one matches everything. */
 struct rule_match {
 	char **host; /* "*.fleet.example" matches every name below fleet.example, not itself */
@@ -42,13 +51,15 @@ struct rule_match {
 	size_t port_count;
 	enum protocol protocol;
 	char **method;
-	char **path; /* glob: '*' matches any run of characters; the query is not looked at */
+	char **path;   /* glob: '*' matches any run of characters; the query is not looked at */
 	char **source; /* "host", an interface name, an address or a prefix */
+	struct rule_source *sources; /* the same, parsed */
+	size_t source_count;
 };
 
 struct rule_policy {
 	enum rule_action action;
-	char **links; /* names; empty: all */
+	char **links;	    /* names; empty: all */
 	uint32_t link_mask; /* bit n: config->links[n] */
 	bool metered;
 	uint64_t hold;	 /* ms */
@@ -71,8 +82,8 @@ struct rule {
 };
 
 struct probe_config {
-	char *url; /* http://HOST[:PORT]/PATH, must answer 204; NULL: no probe */
-	char *connect; /* "HOST:PORT" for a TCP connect; NULL: none; url and connect exclude each other */
+	char *url;		    /* http://HOST[:PORT]/PATH, must answer 204; NULL: no probe */
+	char *connect;		    /* "HOST:PORT" for a TCP connect; NULL: none; excludes url */
 	uint64_t interval, timeout; /* ms */
 	uint32_t fall, rise;
 };
@@ -87,7 +98,7 @@ struct link_config {
 };
 
 struct allow_config {
-	uint8_t protocol; /* IPPROTO_*; 0: any */
+	uint8_t protocol;		  /* IPPROTO_*; 0: any */
 	uint16_t local_port, remote_port; /* 0: any */
 	bool has_remote;
 	struct ip_prefix remote; /* key "remote" */
@@ -154,8 +165,8 @@ int config_write_reference(int fd);
 
 /* What is known of an exchange or a flow when a rule is looked for. */
 struct rule_facts {
-	const char *host;    /* lower case, no port; NULL: unknown */
-	struct ip address;   /* the original destination */
+	const char *host;  /* lower case, no port; NULL: unknown */
+	struct ip address; /* the original destination */
 	uint16_t port;
 	enum protocol protocol;
 	const char *method, *path; /* NULL: not HTTP */
@@ -165,6 +176,20 @@ struct rule_facts {
 /* The first rule that matches, or config->defaults; never NULL. Borrowed from config. */
 const struct rule *config_match(const struct config *config, const struct rule_facts *facts);
 const struct rule *config_rule_by_name(const struct config *config, const char *name);
+
+/* "HOST", "HOST:PORT", "[IPV6]:PORT". */
+struct endpoint {
+	char host[NAME_TEXT_MAX]; /* without brackets */
+	uint16_t port;
+	bool is_address;
+	struct ip address; /* where host is one */
+};
+/* port: where the text has none; 0: it must have one. 0 or -EINVAL. */
+int endpoint_parse(const char *text, size_t len, uint16_t port, struct endpoint *ret_endpoint)
+	__attribute__((warn_unused_result));
+/* The endpoint of "http://HOST[:PORT]/PATH" and where its path begins. 0 or -EINVAL. */
+int url_parse(const char *url, struct endpoint *ret_endpoint, const char **ret_path)
+	__attribute__((warn_unused_result));
 
 /* One way to read and write durations and sizes: "30s", "500ms", "5m", "7d"; "16M".
  * 0 or -EINVAL. */
