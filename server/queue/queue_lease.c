@@ -89,7 +89,8 @@ int expire_rows(struct op *op, sqlite3 *db, int64_t now)
 /* --- lease --- */
 
 #define LEASABLE                                                                                 \
-	" FROM requests r WHERE r.state = 1 AND r.blocked = 0 AND NOT (r.ordered = 1 AND EXISTS" \
+	" FROM requests r INDEXED BY requests_head WHERE r.state = 1 AND r.blocked = 0 AND NOT " \
+	"(r.ordered = 1 AND EXISTS"                                                              \
 	" (SELECT 1 FROM requests o WHERE o.ordered = 1 AND o.state = 2 AND"                     \
 	" o.source = r.source AND o.scheme = r.scheme AND o.authority = r.authority))"
 
