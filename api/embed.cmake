@@ -1,0 +1,16 @@
+# cmake -DFILES=a;b -DOUT=out.c -P embed.cmake: each file as an array of bytes, and the table
+# `assets` of api/assets.h.
+set(text "#include \"assets.h\"\n\n")
+set(table "")
+set(index 0)
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME)
+  file(READ ${file} hex HEX)
+  string(LENGTH "${hex}" digits)
+  math(EXPR size "${digits} / 2")
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${hex}")
+  string(APPEND text "static const unsigned char data${index}[] = {${bytes}0};\n")
+  string(APPEND table "\t{\"${name}\", data${index}, ${size}},\n")
+  math(EXPR index "${index} + 1")
+endforeach()
+file(WRITE ${OUT} "${text}\nconst struct asset assets[] = {\n${table}};\nconst size_t asset_count = ${index};\n")
