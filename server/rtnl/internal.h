@@ -49,6 +49,7 @@ int request_rule_add(struct asker *asker, const struct rtnl_rule *rule);
 int request_rule_delete(struct asker *asker, const struct rtnl_rule *rule);
 int request_route_add(struct asker *asker, const struct rtnl_route *route);
 int request_route_delete(struct asker *asker, const struct rtnl_route *route);
+int request_count_filters(struct asker *asker, int ifindex, uint32_t parent, size_t *ret_count);
 
 static inline struct ip attr_ip(const struct nlattr *attr)
 {

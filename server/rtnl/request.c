@@ -141,3 +141,32 @@ int request_route_delete(struct asker *asker, const struct rtnl_route *route)
 	r = asker_run(asker, nlh, NULL, NULL);
 	return r == -ESRCH || r == -ENOENT || r == -ENODEV ? 0 : r;
 }
+
+static int on_filter(const struct nlmsghdr *nlh, void *arg)
+{
+	size_t *count = arg;
+	const struct tcmsg *info = mnl_nlmsg_get_payload(nlh);
+
+	/* A classifier without filters is listed too, with handle 0. */
+	if (nlh->nlmsg_type == RTM_NEWTFILTER && info->tcm_handle)
+		(*count)++;
+	return MNL_CB_OK;
+}
+
+int request_count_filters(struct asker *asker, int ifindex, uint32_t parent, size_t *ret_count)
+{
+	char buffer[REQUEST_MAX];
+	struct nlmsghdr *nlh = begin(buffer, RTM_GETTFILTER, NLM_F_DUMP);
+	struct tcmsg *info = mnl_nlmsg_put_extra_header(nlh, sizeof(*info));
+	size_t count = 0;
+	int r;
+
+	nlh->nlmsg_flags &= (uint16_t)~NLM_F_ACK;
+	info->tcm_family = AF_UNSPEC;
+	info->tcm_ifindex = ifindex;
+	info->tcm_parent = parent;
+	r = asker_run(asker, nlh, on_filter, &count);
+	if (r == 0)
+		*ret_count = count;
+	return r;
+}

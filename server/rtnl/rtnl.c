@@ -177,6 +177,18 @@ int rtnl_subscribe(struct rtnl *rtnl, rtnl_changed_cb cb, void *arg)
 	return 0;
 }
 
+void rtnl_unsubscribe(struct rtnl *rtnl, rtnl_changed_cb cb, void *arg)
+{
+	for (size_t i = 0; i < rtnl->subscriber_count; i++) {
+		if (rtnl->subscribers[i].cb != cb || rtnl->subscribers[i].arg != arg)
+			continue;
+		rtnl->subscriber_count--;
+		memmove(&rtnl->subscribers[i], &rtnl->subscribers[i + 1],
+			(rtnl->subscriber_count - i) * sizeof(rtnl->subscribers[0]));
+		return;
+	}
+}
+
 int rtnl_refresh(struct rtnl *rtnl)
 {
 	struct view view = {0};
@@ -279,4 +291,9 @@ int rtnl_route_add(struct rtnl *rtnl, const struct rtnl_route *route)
 int rtnl_route_delete(struct rtnl *rtnl, const struct rtnl_route *route)
 {
 	return request_route_delete(&rtnl->asker, route);
+}
+
+int rtnl_count_filters(struct rtnl *rtnl, int ifindex, uint32_t parent, size_t *ret_count)
+{
+	return request_count_filters(&rtnl->asker, ifindex, parent, ret_count);
 }

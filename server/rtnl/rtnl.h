@@ -74,6 +74,8 @@ void rtnl_close(struct rtnl *rtnl);
 /* Up to 8 subscribers, called in the order they came. -ENOSPC over that. */
 int rtnl_subscribe(struct rtnl *rtnl, rtnl_changed_cb cb, void *arg)
 	__attribute__((warn_unused_result));
+/* No more callbacks for this pair; one that is not there is fine. */
+void rtnl_unsubscribe(struct rtnl *rtnl, rtnl_changed_cb cb, void *arg);
 /* Re-read everything now, without telling the subscribers. */
 int rtnl_refresh(struct rtnl *rtnl) __attribute__((warn_unused_result));
 /* Re-read what sends no events (interface byte counters). */
@@ -96,3 +98,6 @@ int rtnl_rule_add(struct rtnl *rtnl, const struct rtnl_rule *rule);
 int rtnl_rule_delete(struct rtnl *rtnl, const struct rtnl_rule *rule);
 int rtnl_route_add(struct rtnl *rtnl, const struct rtnl_route *route);
 int rtnl_route_delete(struct rtnl *rtnl, const struct rtnl_route *route);
+/* tc filters in a hook of an interface; parent: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_*). */
+int rtnl_count_filters(struct rtnl *rtnl, int ifindex, uint32_t parent, size_t *ret_count)
+	__attribute__((warn_unused_result));

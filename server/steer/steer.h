@@ -20,10 +20,32 @@
 
 struct steer;
 
+/* Policy rules, in the order that works (see docs/architecture.md); both families. */
+enum {
+	STEER_RULE_LINK = 100,	    /* the daemon's mark with a link -> the link's table */
+	STEER_RULE_OWN = 101,	    /* the daemon's mark without one -> main */
+	STEER_RULE_EXEMPT = 102,    /* exempt users -> main */
+	STEER_RULE_CONNECTED = 103, /* all -> app networks and bridges stay direct */
+	STEER_RULE_SOURCE = 104,    /* from a link's address -> that link's table */
+	STEER_RULE_APP = 105,	    /* in from an app interface -> steer */
+	STEER_RULE_HOST = 106,	    /* the device's own apps -> steer */
+};
+enum {
+	STEER_TABLE_STEER = 7200,     /* one route: everything is local */
+	STEER_TABLE_CONNECTED = 7201, /* what is behind interfaces that are not links */
+	STEER_TABLE_LINK = 7210,      /* + number of the link */
+	STEER_TABLE_LAST = STEER_TABLE_LINK + (HF_MARK_LINK_MASK >> HF_MARK_LINK_SHIFT),
+};
+enum {
+	STEER_PROTOCOL = 72, /* RTPROT_* of all our rules and routes: 'H' */
+	STEER_GUARD_PRIORITY = 1,
+	STEER_GUARD_HANDLE = 0x4846, /* "HF" */
+};
+
 struct steer_link {
 	char name[32];
 	char interface[IF_NAMESIZE];
-	unsigned number; /* from 1, stable while the daemon runs */
+	unsigned number; /* 1 to 127, stable while the daemon runs */
 };
 
 struct steer_allow {

@@ -1,0 +1,135 @@
+/* The guard's tc filters. They are no BPF links (tcx needs Linux 6.6), so they are found
+ * by their handle and priority, which are ours alone. */
+#include "steer/internal.h"
+
+#include <errno.h>
+#include <linux/pkt_sched.h>
+#include <string.h>
+
+static struct bpf_tc_hook hook_of(int ifindex, enum bpf_tc_attach_point point)
+{
+	struct bpf_tc_hook hook;
+
+	memset(&hook, 0, sizeof(hook));
+	hook.sz = sizeof(hook);
+	hook.ifindex = ifindex;
+	hook.attach_point = point;
+	return hook;
+}
+
+static struct bpf_tc_opts filter(void)
+{
+	struct bpf_tc_opts opts;
+
+	memset(&opts, 0, sizeof(opts));
+	opts.sz = sizeof(opts);
+	opts.handle = STEER_GUARD_HANDLE;
+	opts.priority = STEER_GUARD_PRIORITY;
+	return opts;
+}
+
+static uint32_t program_id(int fd)
+{
+	struct bpf_prog_info info = {0};
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
+}
+
+static bool in_list(const struct guarded *guarded, int ifindex)
+{
+	for (size_t i = 0; i < guarded->count; i++)
+		if (guarded->ifindexes[i] == ifindex)
+			return true;
+	return false;
+}
+
+static int attach_one(struct steer *steer, int ifindex)
+{
+	struct bpf_tc_hook hook = hook_of(ifindex, BPF_TC_EGRESS);
+	struct bpf_tc_opts opts = filter();
+	int r = bpf_tc_hook_create(&hook);
+
+	if (r < 0 && r != -EEXIST)
+		return r;
+	opts.prog_fd = steer->program_fds[OBJECT_GUARD];
+	opts.flags = BPF_TC_F_REPLACE;
+	return bpf_tc_attach(&hook, &opts);
+}
+
+int guard_attach(struct steer *steer, char *error, size_t size)
+{
+	uint32_t wanted_id = program_id(steer->program_fds[OBJECT_GUARD]);
+	struct guarded now = {.count = 0};
+	int first = 0;
+
+	for (size_t i = 0; i < steer->wanted.link_count; i++) {
+		const char *name = steer->wanted.links[i].interface;
+		const struct rtnl_interface *interface = rtnl_interface_by_name(steer->rtnl, name);
+		struct bpf_tc_opts opts = filter();
+		struct bpf_tc_hook hook;
+		int r;
+
+		if (!interface)
+			continue;
+		hook = hook_of(interface->index, BPF_TC_EGRESS);
+		if (bpf_tc_query(&hook, &opts) || opts.prog_id != wanted_id) {
+			r = attach_one(steer, interface->index);
+			if (r < 0) {
+				if (!first)
+					first = steer_fail(error, size, r, "guard on %s: %s", name,
+							   strerror(-r));
+				continue;
+			}
+			if (steer->started)
+				steer_tell(steer,
+					   in_list(&steer->guarded, interface->index)
+						   ? "filter restored"
+						   : "filter attached",
+					   "%s", name);
+		}
+		now.ifindexes[now.count++] = interface->index;
+	}
+	steer->guarded = now;
+	return first;
+}
+
+static int release_one(struct rtnl *rtnl, int ifindex)
+{
+	struct bpf_tc_hook hook = hook_of(ifindex, BPF_TC_EGRESS);
+	struct bpf_tc_opts opts = filter();
+	size_t ingress = 0, egress = 0;
+	int r;
+
+	/* Also false where there is no clsact at all. */
+	if (bpf_tc_query(&hook, &opts) < 0)
+		return 0;
+	opts = filter();
+	r = bpf_tc_detach(&hook, &opts);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	/* The qdisc goes with its last filter, whoever made it. */
+	r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &ingress);
+	if (r == 0)
+		r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+				       &egress);
+	if (r < 0 || ingress || egress)
+		return r;
+	hook = hook_of(ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
+	return bpf_tc_hook_destroy(&hook);
+}
+
+int guard_release(struct rtnl *rtnl)
+{
+	size_t count;
+	const struct rtnl_interface *interfaces = rtnl_interfaces(rtnl, &count);
+	int first = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int r = release_one(rtnl, interfaces[i].index);
+
+		if (r < 0 && r != -ENODEV && !first)
+			first = r;
+	}
+	return first;
+}
