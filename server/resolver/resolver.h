@@ -30,6 +30,10 @@ void resolver_close(struct resolver *resolver);
  * drops what was remembered of a link's servers. */
 void resolver_links_changed(struct resolver *resolver);
 
+/* Take other rules and kinds of answers into use. The pools stay those of the start: addresses
+ * of them are in apps' hands. */
+void resolver_reconfigure(struct resolver *resolver, struct config *config);
+
 /* The name of a virtual address, or NULL: not virtual, or never given to anyone. Real
  * addresses are not mapped back. Owned by the resolver, valid until names are deleted:
  * copy what is kept. */

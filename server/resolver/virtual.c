@@ -1,0 +1,384 @@
+#define HASH_NONFATAL_OOM 1
+#include "resolver/virtual.h"
+
+#include "base/limits.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+enum { NUMBER_FIRST = 2 };
+
+static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS names("
+			     "number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)";
+
+struct virtual_waiter {
+	virtual_cb cb;
+	void *arg;
+	struct virtual_waiter *next;
+};
+
+/* Lives until the store has called back, whatever becomes of the names. */
+struct virtual_commit {
+	struct store_job job;
+	struct virtual_names *names; /* NULL: they are gone */
+	struct virtual_name *name;
+	uint32_t number;
+	char text[];
+};
+
+struct virtual_names {
+	struct store *store;
+	struct ip_prefix v4, v6;
+	struct virtual_name *by_text, *by_number;
+	uint32_t next, end; /* the next number never tried; the first that is too large */
+	uint32_t *returned; /* numbers whose commit failed, so that nobody heard of them */
+	size_t returned_count, returned_capacity;
+};
+
+/* --- addresses --- */
+
+static uint64_t low64(const struct ip *ip)
+{
+	uint64_t value = 0;
+
+	for (int i = 8; i < 16; i++)
+		value = value << 8 | ip->bytes[i];
+	return value;
+}
+
+struct ip virtual_address(const struct virtual_names *names, uint32_t number, int family)
+{
+	return ip_prefix_nth(family == AF_INET ? &names->v4 : &names->v6, number);
+}
+
+bool virtual_contains(const struct virtual_names *names, const struct ip *address)
+{
+	return ip_prefix_contains(&names->v4, address) || ip_prefix_contains(&names->v6, address);
+}
+
+struct virtual_name *virtual_by_address(struct virtual_names *names, const struct ip *address)
+{
+	const struct ip_prefix *pool =
+		ip_prefix_contains(&names->v4, address) ? &names->v4 : &names->v6;
+	struct ip base = ip_prefix_nth(pool, 0);
+	uint64_t distance = low64(address) - low64(&base);
+	uint32_t number = (uint32_t)distance;
+	struct virtual_name *name;
+
+	if (!ip_prefix_contains(pool, address) || distance >= names->end)
+		return NULL;
+	HASH_FIND(by_number, names->by_number, &number, sizeof(number), name);
+	return name && name->committed ? name : NULL;
+}
+
+/* The first number past the smaller pool, its last address (IPv4's broadcast) left out. */
+static uint32_t numbers_end(const struct ip_prefix *v4, const struct ip_prefix *v6)
+{
+	uint64_t end = NUMBER_FIRST + VIRTUAL_NAMES_MAX;
+
+	if (v4->bits > 96 && (1ull << (128 - v4->bits)) - 1 < end)
+		end = (1ull << (128 - v4->bits)) - 1;
+	if (v6->bits > 96 && (1ull << (128 - v6->bits)) - 1 < end)
+		end = (1ull << (128 - v6->bits)) - 1;
+	return (uint32_t)end;
+}
+
+/* --- the table --- */
+
+static struct virtual_name *find_any(struct virtual_names *names, const char *text)
+{
+	struct virtual_name *name;
+
+	HASH_FIND(by_text, names->by_text, text, strlen(text), name);
+	return name;
+}
+
+static struct virtual_name *name_add(struct virtual_names *names, const char *text, uint32_t number)
+{
+	size_t len = strlen(text);
+	struct virtual_name *name = calloc(1, sizeof(*name) + len + 1);
+
+	if (!name)
+		return NULL;
+	memcpy(name->text, text, len + 1);
+	name->number = number;
+	HASH_ADD(by_text, names->by_text, text, len, name);
+	if (!name->by_text.tbl)
+		goto fail;
+	HASH_ADD(by_number, names->by_number, number, sizeof(number), name);
+	if (!name->by_number.tbl)
+		goto fail_number;
+	return name;
+fail_number:
+	HASH_DELETE(by_text, names->by_text, name);
+fail:
+	free(name);
+	return NULL;
+}
+
+static void name_remove(struct virtual_names *names, struct virtual_name *name)
+{
+	HASH_DELETE(by_text, names->by_text, name);
+	HASH_DELETE(by_number, names->by_number, name);
+	free(name);
+}
+
+static void answer_waiters(struct virtual_waiter *waiters, int status, struct virtual_name *name)
+{
+	struct virtual_waiter *waiter, *next;
+
+	LL_FOREACH_SAFE(waiters, waiter, next)
+	{
+		waiter->cb(waiter->arg, status, name);
+		free(waiter);
+	}
+}
+
+/* --- life --- */
+
+struct load {
+	struct store_job job;
+	struct virtual_names *names;
+};
+
+/* Numbers past the pools' end (the pools were made smaller) are kept from being given again,
+ * but have no address. */
+static int load_rows(struct virtual_names *names, sqlite3_stmt *statement)
+{
+	int code;
+
+	while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+		int64_t number = sqlite3_column_int64(statement, 0);
+		const char *text = (const char *)sqlite3_column_text(statement, 1);
+		struct virtual_name *name;
+
+		if (!text || number < NUMBER_FIRST || number >= UINT32_MAX ||
+		    strlen(text) >= NAME_TEXT_MAX)
+			continue;
+		if (number >= names->next)
+			names->next = (uint32_t)number + 1;
+		if (number >= names->end)
+			continue;
+		name = name_add(names, text, (uint32_t)number);
+		if (!name)
+			return -ENOMEM;
+		name->committed = true;
+	}
+	return code == SQLITE_DONE ? 0 : store_errno(code);
+}
+
+static int run_load(struct store_job *job, sqlite3 *db)
+{
+	struct load *load = (struct load *)job;
+	sqlite3_stmt *statement;
+	int code = sqlite3_prepare_v2(db, "SELECT number, name FROM names ORDER BY number", -1,
+				      &statement, NULL);
+	int r;
+
+	if (code != SQLITE_OK)
+		return store_errno(code);
+	r = load_rows(load->names, statement);
+	sqlite3_finalize(statement);
+	return r;
+}
+
+int virtual_new(struct store *store, const struct ip_prefix *v4, const struct ip_prefix *v6,
+		struct virtual_names **ret_names)
+{
+	struct virtual_names *names = calloc(1, sizeof(*names));
+	struct load load = {.job = {.run = run_load, .read_only = true}, .names = names};
+	int r;
+
+	if (!names)
+		return -ENOMEM;
+	names->store = store;
+	names->v4 = *v4;
+	names->v6 = *v6;
+	names->next = NUMBER_FIRST;
+	names->end = numbers_end(v4, v6);
+	r = store_schema(store, SCHEMA);
+	if (r == 0)
+		r = store_run_now(store, &load.job);
+	if (r < 0) {
+		virtual_free(names);
+		return r;
+	}
+	*ret_names = names;
+	return 0;
+}
+
+void virtual_free(struct virtual_names *names)
+{
+	struct virtual_name *name, *next;
+
+	if (!names)
+		return;
+	HASH_ITER (by_text, names->by_text, name, next) {
+		struct virtual_waiter *waiters = name->waiters;
+
+		if (name->commit)
+			name->commit->names = NULL;
+		name_remove(names, name);
+		answer_waiters(waiters, -ECANCELED, NULL);
+	}
+	free(names->returned);
+	free(names);
+}
+
+/* --- looking --- */
+
+struct virtual_name *virtual_find(struct virtual_names *names, const char *text)
+{
+	struct virtual_name *name = find_any(names, text);
+
+	return name && name->committed ? name : NULL;
+}
+
+bool virtual_is_pending(struct virtual_names *names, const char *text)
+{
+	struct virtual_name *name = find_any(names, text);
+
+	return name && !name->committed;
+}
+
+struct virtual_name *virtual_first(struct virtual_names *names)
+{
+	return names->by_text;
+}
+
+size_t virtual_count(const struct virtual_names *names)
+{
+	return HASH_CNT(by_text, names->by_text);
+}
+
+/* --- giving --- */
+
+/* On the store's lane. OR REPLACE takes away only rows of a commit that was told to have
+ * failed and yet reached the disk: nobody ever heard of those. */
+static int run_commit(struct store_job *job, sqlite3 *db)
+{
+	struct virtual_commit *commit = (struct virtual_commit *)job;
+	sqlite3_stmt *statement;
+	int code = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO names(number, name) VALUES(?, ?)",
+				      -1, &statement, NULL);
+
+	if (code != SQLITE_OK)
+		return store_errno(code);
+	sqlite3_bind_int64(statement, 1, commit->number);
+	sqlite3_bind_text(statement, 2, commit->text, -1, SQLITE_STATIC);
+	code = sqlite3_step(statement);
+	sqlite3_finalize(statement);
+	return code == SQLITE_DONE ? 0 : store_errno(code);
+}
+
+/* Without memory to remember it the number is lost, which costs an address and no more. */
+static void give_back(struct virtual_names *names, uint32_t number)
+{
+	if (names->returned_count == names->returned_capacity) {
+		size_t capacity = names->returned_capacity ? names->returned_capacity * 2 : 16;
+		uint32_t *grown = realloc(names->returned, capacity * sizeof(*grown));
+
+		if (!grown)
+			return;
+		names->returned = grown;
+		names->returned_capacity = capacity;
+	}
+	names->returned[names->returned_count++] = number;
+}
+
+static void on_committed(struct store_job *job, int status)
+{
+	struct virtual_commit *commit = (struct virtual_commit *)job;
+	struct virtual_names *names = commit->names;
+	struct virtual_name *name = commit->name;
+	struct virtual_waiter *waiters;
+
+	if (!names)
+		goto out;
+	waiters = name->waiters;
+	name->waiters = NULL;
+	name->commit = NULL;
+	if (status < 0) {
+		log_warning("resolver", "no virtual address for %s: %s", name->text,
+			    strerror(-status));
+		give_back(names, name->number);
+		name_remove(names, name);
+		name = NULL;
+	} else {
+		name->committed = true;
+	}
+	answer_waiters(waiters, status, name);
+out:
+	free(commit);
+}
+
+static int submit(struct virtual_names *names, struct virtual_name *name)
+{
+	size_t len = strlen(name->text);
+	struct virtual_commit *commit = calloc(1, sizeof(*commit) + len + 1);
+	int r;
+
+	if (!commit)
+		return -ENOMEM;
+	commit->job.run = run_commit;
+	commit->job.done = on_committed;
+	commit->names = names;
+	commit->name = name;
+	commit->number = name->number;
+	memcpy(commit->text, name->text, len + 1);
+	r = store_submit(names->store, &commit->job);
+	if (r < 0) {
+		free(commit);
+		return r;
+	}
+	name->commit = commit;
+	return 0;
+}
+
+static int begin(struct virtual_names *names, const char *text, struct virtual_name **ret_name)
+{
+	bool again = names->returned_count;
+	uint32_t number = again ? names->returned[names->returned_count - 1] : names->next;
+	struct virtual_name *name;
+	int r;
+
+	if (number >= names->end)
+		return -ENOSPC;
+	name = name_add(names, text, number);
+	if (!name)
+		return -ENOMEM;
+	r = submit(names, name);
+	if (r < 0) {
+		name_remove(names, name);
+		return r;
+	}
+	if (again)
+		names->returned_count--;
+	else
+		names->next++;
+	*ret_name = name;
+	return 0;
+}
+
+int virtual_assign(struct virtual_names *names, const char *text, virtual_cb cb, void *arg)
+{
+	struct virtual_name *name = find_any(names, text);
+	struct virtual_waiter *waiter = calloc(1, sizeof(*waiter));
+	int r = 0;
+
+	if (!waiter)
+		return -ENOMEM;
+	if (!name)
+		r = begin(names, text, &name);
+	if (r < 0) {
+		free(waiter);
+		return r;
+	}
+	waiter->cb = cb;
+	waiter->arg = arg;
+	LL_APPEND(name->waiters, waiter);
+	return 0;
+}
