@@ -9,6 +9,8 @@
  */
 #include "steer/steer.h"
 
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -421,7 +423,7 @@ START_TEST(interfaces_and_addresses_that_come_later_are_taken_in)
 	shell("ip link add later0 type veth peer name later1; ip link set later0 up;"
 	      "ip link add lte0 type veth peer name lte1; ip link set lte1 up;"
 	      "ip addr add 198.51.100.5/24 dev lte0; ip link set lte0 up;"
-	      "ip route add default via 198.51.100.1 metric 50");
+	      "ip route add default via 198.51.100.1 dev lte0 metric 50");
 	run_for(700);
 	shell("ip link show later0 | grep -q xdp");
 	shell("tc filter show dev lte0 egress | grep -q 0x4846");
@@ -501,20 +503,44 @@ START_TEST(nothing_leaks_after_a_kill_and_a_start_goes_on)
 }
 END_TEST
 
+static void add_foreign_filter(void)
+{
+	static const struct bpf_insn pass[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "foreign", "GPL", pass, 2, NULL);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)if_nametoindex("wifi0"),
+		    .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = fd);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(bpf_tc_hook_create(&hook), 0);
+	ck_assert_int_eq(bpf_tc_attach(&hook, &opts), 0);
+	close(fd);
+}
+
 START_TEST(release_takes_down_what_a_killed_daemon_left)
 {
 	char error[200] = "";
 
 	/* somebody else's filter keeps its qdisc */
-	shell("tc qdisc add dev wifi0 clsact; tc filter add dev wifi0 ingress matchall action ok");
+	add_foreign_filter();
 	kill_daemon(fork_daemon());
 	ck_assert_msg(steer_release(error, sizeof(error)) == 0, "%s", error);
-	shell("tc filter show dev wifi0 ingress | grep -q matchall");
+	shell("tc filter show dev wifi0 ingress | grep -q handle");
+	shell("! tc filter show dev wifi0 egress | grep handle");
 	shell("tc qdisc del dev wifi0 clsact");
 	assert_nothing_left();
 	ck_assert_int_eq(steer_release(error, sizeof(error)), 0);
 }
 END_TEST
+
+static bool count_name(void *arg, const struct hf_name_key *key, const struct hf_name *name)
+{
+	*(unsigned *)arg += key->qtype == 1 && key->len == 9 && name->virtual_known;
+	return true;
+}
 
 START_TEST(names_are_kept_over_a_restart)
 {
@@ -526,6 +552,8 @@ START_TEST(names_are_kept_over_a_restart)
 	ck_assert_int_eq(steer_name_publish(steer, &key, &name), 0);
 	end_steer(false);
 	start_steer();
+	ck_assert_int_eq(steer_names_each(steer, count_name, &names), 0);
+	ck_assert_uint_eq(names, 1);
 	ck_assert_int_eq(steer_name_withdraw(steer, &key), 0);
 	ck_assert_int_eq(steer_name_withdraw(steer, &key), 0);
 	end_steer(true);
