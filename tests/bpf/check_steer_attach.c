@@ -546,6 +546,7 @@ START_TEST(names_are_kept_over_a_restart)
 {
 	struct hf_name_key key = {.wire = "\7example\0", .qtype = 1, .len = 9};
 	struct hf_name name = {.virtual_known = 1};
+	unsigned names = 0;
 
 	start_steer();
 	ck_assert_int_eq(steer_names_mode(steer, HF_NAMES_VIRTUAL), 0);
