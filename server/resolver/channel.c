@@ -24,6 +24,9 @@ struct ask {
 	bool starting;	   /* inside ares_send */
 	bool over;	   /* c-ares has let go of it while starting: the timer delivers */
 	int status;
+	size_t retries; /* with other servers, when one answers that it fails */
+	uint8_t message[DNS_UDP_SIZE];
+	size_t message_len;
 	struct ask *prev, *next;
 };
 
@@ -263,11 +266,14 @@ static int set_servers(struct channel *channel)
 	return status_errno(ares_set_servers_ports(channel->ares, nodes));
 }
 
-/* Every option that c-ares would otherwise look for in files is given. */
+/* Every option that c-ares would otherwise look for in files is given. A server's refusal is
+ * told to us (NOCHECKRESP), since c-ares 1.18 makes the same of it as of no server at all;
+ * asking again then goes to the next one (rotate). */
 static int init_ares(struct channel *channel)
 {
 	char lookups[] = "b";
 	struct ares_options options = {
+		.flags = ARES_FLAG_NOCHECKRESP,
 		.timeout = DNS_TRY_TIMEOUT,
 		.tries = DNS_TRIES,
 		.ndots = 0,
@@ -276,9 +282,9 @@ static int init_ares(struct channel *channel)
 		.sock_state_cb_data = channel,
 	};
 	int status = ares_init_options(&channel->ares, &options,
-				       ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
-					       ARES_OPT_LOOKUPS | ARES_OPT_DOMAINS |
-					       ARES_OPT_SOCK_STATE_CB);
+				       ARES_OPT_FLAGS | ARES_OPT_ROTATE | ARES_OPT_TIMEOUTMS |
+					       ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
+					       ARES_OPT_DOMAINS | ARES_OPT_SOCK_STATE_CB);
 	int r;
 
 	if (status != ARES_SUCCESS)
@@ -333,18 +339,41 @@ bool channel_is_current(const struct channel *channel)
 
 /* --- asking --- */
 
+static void on_reply(void *arg, int status, int timeouts, unsigned char *reply, int len);
+
+static void ask_send(struct ask *ask)
+{
+	ask->starting = true;
+	ares_send(ask->channel->ares, ask->message, (int)ask->message_len, on_reply, ask);
+	ask->starting = false;
+}
+
+static bool is_failure(const uint8_t *reply, size_t len)
+{
+	enum dns_rcode rcode = len >= DNS_HEADER_SIZE ? reply[3] & 0xf : DNS_SERVFAIL;
+
+	return rcode != DNS_NOERROR && rcode != DNS_NXDOMAIN;
+}
+
 static void on_reply(void *arg, int status, int timeouts, unsigned char *reply, int len)
 {
 	struct ask *ask = arg;
+	int r = status_errno(status);
 
 	if (ask->starting) {
 		ask->over = true;
-		ask->status = status_errno(status);
+		ask->status = r;
 		return;
 	}
-	if (ask->over) /* waits for the timer */
-		return;
-	ask_answer(ask, status_errno(status), reply, reply ? (size_t)len : 0);
+	if (r == 0 && is_failure(reply, (size_t)len)) {
+		if (ask->cb && ask->retries) {
+			ask->retries--;
+			ask_send(ask);
+			return;
+		}
+		r = -EREMOTEIO;
+	}
+	ask_answer(ask, r, r == 0 ? reply : NULL, r == 0 ? (size_t)len : 0);
 	ask_free(ask);
 }
 
@@ -360,15 +389,16 @@ static uint16_t random_id(void)
 int channel_ask(struct channel *channel, const struct dns_name *name, uint16_t type,
 		uint64_t timeout, channel_cb cb, void *arg)
 {
-	uint8_t message[DNS_UDP_SIZE];
-	size_t len = dns_question_write(message, sizeof(message), random_id(), name, type);
 	struct ask *ask;
 
-	if (channel->closing || !len)
+	if (channel->closing)
 		return -ECANCELED;
 	ask = calloc(1, sizeof(*ask));
 	if (!ask)
 		return -ENOMEM;
+	ask->message_len =
+		dns_question_write(ask->message, sizeof(ask->message), random_id(), name, type);
+	ask->retries = channel->server_count - 1;
 	ask->channel = channel;
 	ask->cb = cb;
 	ask->arg = arg;
@@ -376,9 +406,7 @@ int channel_ask(struct channel *channel, const struct dns_name *name, uint16_t t
 	ask->deadline = uv_now(channel->loop) + timeout;
 	DL_APPEND(channel->asks, ask);
 	channel->busy++;
-	ask->starting = true;
-	ares_send(channel->ares, message, (int)len, on_reply, ask);
-	ask->starting = false;
+	ask_send(ask);
 	channel_arm(channel);
 	channel_leave(channel);
 	return 0;

@@ -226,6 +226,7 @@ static struct client *client_new(struct listener *listener)
 static int client_start(struct client *client)
 {
 	struct sockaddr_storage peer;
+	uint16_t port;
 	int len = sizeof(peer), fd;
 	int r = uv_tcp_getpeername(&client->tcp, (struct sockaddr *)&peer, &len);
 
@@ -234,7 +235,7 @@ static int client_start(struct client *client)
 	if (r == 0)
 		r = steer_own_socket(client->listener->steer, fd, 0);
 	if (r == 0)
-		client->source = ip_from_sockaddr((struct sockaddr *)&peer, NULL);
+		client->source = ip_from_sockaddr((struct sockaddr *)&peer, &port);
 	return r;
 }
 
@@ -330,6 +331,7 @@ static bool udp_receive(struct family *family)
 	struct listener *listener = family->listener;
 	uint8_t data[DNS_MESSAGE_MAX];
 	union control control;
+	uint16_t port;
 	struct origin origin = {0};
 	struct iovec iov = {.iov_base = data, .iov_len = sizeof(data)};
 	struct msghdr message = {
@@ -346,7 +348,7 @@ static bool udp_receive(struct family *family)
 		return errno == EINTR;
 	if (!read_local(&message, &origin) || message.msg_flags & MSG_TRUNC)
 		return true;
-	origin.source = ip_from_sockaddr((struct sockaddr *)&origin.peer, NULL);
+	origin.source = ip_from_sockaddr((struct sockaddr *)&origin.peer, &port);
 	listener->cb(listener->arg, &origin, data, (size_t)n);
 	return true;
 }
