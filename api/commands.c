@@ -26,8 +26,8 @@ static int take_priority(struct json_object *value, struct link_patch *patch,
 {
 	int64_t n = json_object_get_int64(value);
 
-	if (!json_object_is_type(value, json_type_int) || n < 0 || n > 1000000)
-		return input_error_set(err, "priority", 0, "a whole number from 0 to 1000000");
+	if (!json_object_is_type(value, json_type_int) || n < 0 || n > 65535)
+		return input_error_set(err, "priority", 0, "a whole number from 0 to 65535");
 	patch->priority = (int32_t)n;
 	patch->has_priority = true;
 	return 0;
