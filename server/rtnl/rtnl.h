@@ -20,10 +20,10 @@ struct rtnl;
 struct rtnl_interface {
 	int index;
 	char name[IF_NAMESIZE];
-	char kind[16];	 /* IFLA_INFO_KIND: "veth", "bridge", "tun", "" for a device of its own */
-	uint16_t type;	 /* ARPHRD_ETHER, ARPHRD_NONE, ARPHRD_LOOPBACK ... */
-	unsigned flags;	 /* IFF_UP, IFF_RUNNING, IFF_LOWER_UP */
-	bool carrier;	 /* up, running and IFLA_CARRIER */
+	char kind[16];	/* IFLA_INFO_KIND: "veth", "bridge", "tun", "" for a device of its own */
+	uint16_t type;	/* ARPHRD_ETHER, ARPHRD_NONE, ARPHRD_LOOPBACK ... */
+	unsigned flags; /* IFF_UP, IFF_RUNNING, IFF_LOWER_UP */
+	bool carrier;	/* up, running and IFLA_CARRIER */
 	uint64_t rx_bytes, tx_bytes;
 	uint32_t xdp_prog_id; /* attached XDP program; 0: none */
 };
@@ -31,31 +31,31 @@ struct rtnl_interface {
 struct rtnl_address {
 	int ifindex;
 	struct ip ip;
-	uint8_t bits;	/* as the kernel counts: 24 for 192.0.2.1/24 */
-	uint8_t scope;	/* RT_SCOPE_* */
-	bool usable;	/* not tentative, not deprecated, no failed DAD */
+	uint8_t bits;  /* as the kernel counts: 24 for 192.0.2.1/24 */
+	uint8_t scope; /* RT_SCOPE_* */
+	bool usable;   /* not tentative, not deprecated, no failed DAD */
 };
 
 struct rtnl_route {
-	int family;	 /* AF_INET, AF_INET6 */
+	int family; /* AF_INET, AF_INET6 */
 	uint32_t table;
-	uint8_t type;	 /* RTN_UNICAST, RTN_LOCAL ... */
+	uint8_t type; /* RTN_UNICAST, RTN_LOCAL ... */
 	uint8_t protocol, scope;
 	struct ip_prefix destination; /* bits 96 (IPv4) or 0 with has_destination false: default */
 	bool has_destination;
-	int oif;	 /* 0: none */
+	int oif; /* 0: none */
 	bool has_gateway, has_source;
 	struct ip gateway, source; /* source: RTA_PREFSRC */
-	uint32_t metric; /* RTA_PRIORITY */
+	uint32_t metric;	   /* RTA_PRIORITY */
 };
 
 struct rtnl_rule {
 	int family;
 	uint32_t priority;
 	uint32_t table;
-	uint8_t protocol;	    /* who made it: RTPROT_*; 0: not said */
-	uint32_t mark, mark_mask;   /* mask 0: not by mark */
-	char iif[IF_NAMESIZE];	    /* "": any */
+	uint8_t protocol;	  /* who made it: RTPROT_*; 0: not said */
+	uint32_t mark, mark_mask; /* mask 0: not by mark */
+	char iif[IF_NAMESIZE];	  /* "": any */
 	bool has_source;
 	struct ip_prefix source;
 	bool has_uid_range;

@@ -56,7 +56,8 @@ bool steer_is_app(const struct steer *steer, const char *interface)
 }
 
 /* libbpf speaks of things that are not there as of failures: only for debugging. */
-static int on_libbpf(enum libbpf_print_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static int on_libbpf(enum libbpf_print_level level,
+							   const char *format, va_list args)
 {
 	char text[512];
 

@@ -57,7 +57,7 @@ struct steer_allow {
 
 /* What the configuration asks for; borrowed until the call returns. */
 struct steer_settings {
-	bool host;			  /* steer the device's own apps */
+	bool host;			   /* steer the device's own apps */
 	const char *const *app_interfaces; /* names; ones that are not there yet come later */
 	size_t app_interface_count;
 	const uint32_t *exempt_uids;
@@ -139,7 +139,7 @@ struct steer_program_info {
 	uint32_t id;
 	uint64_t run_count, run_time_ns; /* 0 unless the kernel keeps statistics */
 };
-int steer_programs(struct steer *steer, struct steer_program_info **ret_programs,
-		   size_t *ret_count) __attribute__((warn_unused_result));
+int steer_programs(struct steer *steer, struct steer_program_info **ret_programs, size_t *ret_count)
+	__attribute__((warn_unused_result));
 bool steer_is_steering(const struct steer *steer);
 uint64_t steer_names_refused(const struct steer *steer); /* publishes that found the map full */

@@ -168,6 +168,8 @@ static void setup(void)
 	ck_assert_int_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	/* pins and locks that no other namespace of the machine shares */
 	ck_assert_int_eq(mount("bpf", "/sys/fs/bpf", "bpf", 0, NULL), 0);
+	shell("mkdir -p /run/holdfast");
+	ck_assert_int_eq(mount("tmpfs", "/run/holdfast", "tmpfs", 0, NULL), 0);
 	make_network();
 	events = 0;
 }
