@@ -9,7 +9,11 @@
 #define ID_TEXT_MAX   40  /* an exchange's id as text, with its NUL */
 
 /* links */
-#define LINKS_MAX 16
+#define LINKS_MAX	     16
+#define LINK_PROBE_GAP	     200  /* between the starts of two probes of one link */
+#define LINK_PROBE_QUICK     500  /* to the next one while it is not clear how a link is */
+#define LINK_SUSPECT_TIME    2000 /* of a link without a probe */
+#define LINK_DNS_SERVERS_MAX 8
 
 /* rtnl */
 #define RTNL_SETTLE_TIME    10 /* events of one burst are read together */

@@ -26,13 +26,13 @@
 struct links;
 struct link;
 
-#define LINK_STATES(X)                                                                             \
-	X(ABSENT, "absent")                                                                        \
-	X(DOWN, "down")                                                                            \
-	X(CONFIGURING, "configuring")                                                              \
-	X(PROBING, "probing")                                                                      \
-	X(ONLINE, "online")                                                                        \
-	X(LIMITED, "limited")                                                                      \
+#define LINK_STATES(X)                \
+	X(ABSENT, "absent")           \
+	X(DOWN, "down")               \
+	X(CONFIGURING, "configuring") \
+	X(PROBING, "probing")         \
+	X(ONLINE, "online")           \
+	X(LIMITED, "limited")         \
 	X(DISABLED, "disabled")
 #define LINK_STATE_ENUM(id, name) LINK_##id,
 enum link_state { LINK_STATES(LINK_STATE_ENUM) LINK_STATE_COUNT };
@@ -43,10 +43,20 @@ const char *link_state_name(enum link_state state);
  * call of the receiver. what: one line for the event log. */
 typedef void (*link_changed_cb)(void *arg, struct link *link, bool lost, const char *what);
 
+/* How a probe's name becomes addresses: the resolver is a higher floor, so the owner wires
+ * it. The function asks over the link and calls back once, never before it returns; a
+ * negative return means that no callback comes. status is 0 or negative errno. */
+typedef void (*links_resolve_cb)(void *arg, int status, const struct ip *addresses, size_t count);
+typedef int (*links_resolve)(void *arg, struct link *link, const char *name, links_resolve_cb cb,
+			     void *cb_arg);
+
 int links_new(uv_loop_t *loop, struct config *config, struct rtnl *rtnl, struct steer *steer,
 	      link_changed_cb on_change, void *arg, struct links **ret_links)
 	__attribute__((warn_unused_result));
+/* Until it is set, probes of names are bad; those of addresses need nothing. */
+void links_set_resolve(struct links *links, links_resolve resolve, void *arg);
 void links_start(struct links *links);
+/* No callback after it; frees itself on the loop. */
 void links_close(struct links *links);
 
 /* Links keep their position in the configuration; number is index + 1 (the mark's). */
