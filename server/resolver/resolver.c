@@ -60,19 +60,21 @@ static uint32_t online_mask(struct resolver *r)
 void resolver_links_changed(struct resolver *r)
 {
 	uint32_t online = online_mask(r), changed = online ^ r->online;
+	struct channel *gone[LINKS_MAX] = {0};
 
 	if (r->closing)
 		return;
 	r->online = online;
 	set_mode(r);
 	for (size_t i = 0; i < LINKS_MAX; i++) {
-		struct channel *channel = r->channels[i];
-
-		if (!channel || !(changed & 1u << i))
+		if (!(changed & 1u << i))
 			continue;
+		gone[i] = r->channels[i];
 		r->channels[i] = NULL;
-		channel_close(channel);
 	}
+	/* only now: what is called back asks the other links, over channels made anew */
+	for (size_t i = 0; i < LINKS_MAX; i++)
+		channel_close(gone[i]);
 }
 
 struct cached *resolver_learn(struct resolver *r, const char *name, uint16_t type,

@@ -24,7 +24,8 @@
 /* --- links and steer, as far as the resolver uses them --- */
 
 struct link {
-	struct ip dns[1];
+	struct ip dns[2];
+	size_t dns_count;
 	enum link_state state;
 	unsigned number;
 	int failures;
@@ -72,7 +73,7 @@ enum link_state link_state(const struct link *link)
 size_t link_dns_servers(const struct link *link, const struct ip **ret_servers)
 {
 	*ret_servers = link->dns;
-	return 1;
+	return link->dns_count;
 }
 bool link_has_family(const struct link *link, int family)
 {
@@ -120,7 +121,6 @@ static uv_loop_t loop;
 static struct store *store;
 static struct config config;
 static struct resolver *resolver;
-static pid_t server;
 
 static struct ip ip_of(const char *text)
 {
@@ -135,23 +135,30 @@ static void command(const char *text)
 	ck_assert_msg(system(text) == 0, "%s", text);
 }
 
-static void server_start(void)
+static pid_t servers[2];
+static size_t server_count;
+
+/* extra, more: what it knows; more may be NULL */
+static void server_start_as(const char *address, const char *extra, const char *more)
 {
-	server = fork();
-	ck_assert_int_ge(server, 0);
-	if (server == 0) {
+	char listen[64];
+	pid_t pid;
+
+	snprintf(listen, sizeof(listen), "--listen-address=%s", address);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that aborts leaves nothing */
 		execlp("dnsmasq", "dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts",
-		       "--user=root", "--pid-file=", "--log-facility=/dev/null",
-		       "--listen-address=127.0.0.9", "--bind-interfaces", "--local-ttl=120",
-		       "--auth-ttl=120", "--address=/up.example/192.0.2.10",
-		       "--address=/up.example/2001:db8::10", "--local=/gone.example/",
-		       "--txt-record=text.up.example,hello", (char *)NULL);
+		       "--user=root", "--pid-file=", "--log-facility=/dev/null", listen,
+		       "--bind-interfaces", "--local-ttl=120", "--local=/gone.example/",
+		       "--txt-record=text.up.example,hello", extra, more, (char *)NULL);
 		_exit(127);
 	}
+	servers[server_count++] = pid;
 	/* it serves when its TCP socket takes a connection */
 	for (int i = 0; i < 200; i++) {
-		struct ip ip = ip_of("127.0.0.9");
+		struct ip ip = ip_of(address);
 		struct sockaddr_storage sa;
 		socklen_t len = ip_to_sockaddr(&ip, 53, &sa);
 		int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -167,11 +174,12 @@ static void server_start(void)
 
 static void server_stop(void)
 {
-	if (server > 0) {
-		kill(server, SIGTERM);
-		waitpid(server, NULL, 0);
+	while (server_count) {
+		pid_t pid = servers[--server_count];
+
+		kill(pid, SIGTERM);
+		waitpid(pid, NULL, 0);
 	}
-	server = 0;
 }
 
 static void on_store_closed(void *arg)
@@ -210,13 +218,15 @@ static void set_up(void)
 	for (unsigned i = 0; i < 2; i++)
 		fake_links[i] = (struct link){.number = i + 1,
 					      .state = i ? LINK_DOWN : LINK_ONLINE,
-					      .dns = {ip_of("127.0.0.9")}};
+					      .dns = {ip_of("127.0.0.9")},
+					      .dns_count = 1};
 	config = (struct config){.refs = 1000};
 	config.dns.offline = DNS_VIRTUAL;
 	config.dns.virtual_ttl = 1000;
 	ck_assert_int_eq(ip_prefix_parse("198.18.0.0/15", &config.dns.virtual_v4), 0);
 	ck_assert_int_eq(ip_prefix_parse("fd5a:fe00::/64", &config.dns.virtual_v6), 0);
-	server_start();
+	server_start_as("127.0.0.9", "--address=/up.example/192.0.2.10",
+			"--address=/up.example/2001:db8::10");
 	resolver_begin();
 }
 
@@ -304,6 +314,37 @@ static void assert_address(const struct dns_result *result, const char *text)
 	ck_assert_int_eq(result->rcode, DNS_NOERROR);
 	ck_assert_uint_eq(result->count, 1);
 	ck_assert_str_eq(ip_format(&result->addresses[0], got), text);
+}
+
+struct found {
+	int calls, status;
+	struct ip addresses[2 * DNS_ADDRESSES_MAX];
+	size_t count;
+};
+
+static void on_found(void *arg, int status, const struct ip *addresses, size_t count)
+{
+	struct found *found = arg;
+
+	found->calls++;
+	found->status = status;
+	found->count = count;
+	memcpy(found->addresses, addresses, count * sizeof(*addresses));
+}
+
+static struct found look_up(const char *name)
+{
+	struct found found = {0};
+	struct resolver_query *query;
+	uint64_t end = uv_hrtime() + 9000000000ull;
+
+	ck_assert_int_eq(resolver_lookup(resolver, &fake_links[0], name, on_found, &found, &query),
+			 0);
+	ck_assert_int_eq(found.calls, 0);
+	while (!found.calls && uv_hrtime() < end)
+		uv_run(&loop, UV_RUN_ONCE);
+	ck_assert_int_eq(found.calls, 1);
+	return found;
 }
 
 /* --- what it does --- */
@@ -479,6 +520,95 @@ START_TEST(a_dead_server_is_left_for_the_next_link)
 }
 END_TEST
 
+/* A bound UDP socket that nobody reads. */
+static int silent_server(const char *text)
+{
+	struct ip ip = ip_of(text);
+	struct sockaddr_storage sa;
+	socklen_t len = ip_to_sockaddr(&ip, 53, &sa);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa, len), 0);
+	return fd;
+}
+
+START_TEST(a_silent_server_is_reported_and_left_for_the_next_link)
+{
+	int fd = silent_server("127.0.0.8");
+	uint64_t start = uv_hrtime();
+	struct dns_result result;
+
+	fake_links[0].dns[0] = ip_of("127.0.0.8");
+	fake_links[1].state = LINK_ONLINE;
+	resolver_links_changed(resolver);
+	result = ask("up.example", DNS_TYPE_A);
+	assert_address(&result, "192.0.2.10");
+	ck_assert_int_eq(fake_links[0].failures, 1);
+	ck_assert_uint_lt((uv_hrtime() - start) / 1000000, DNS_LINK_TIMEOUT + 1000);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_link_that_goes_takes_its_questions_to_the_next_at_once)
+{
+	int fd = silent_server("127.0.0.8"), app = app_socket("198.18.0.1", SOCK_DGRAM);
+	struct dns_name name = name_of("up.example");
+	uint8_t message[512];
+	size_t len = dns_question_write(message, sizeof(message), 5, &name, DNS_TYPE_A);
+	struct dns_result result;
+
+	fake_links[0].dns[0] = ip_of("127.0.0.8");
+	ck_assert_int_eq(send(app, message, len, 0), (int)len);
+	ck_assert_uint_eq(app_receive(app, message, sizeof(message), 100), 0);
+	ck_assert_uint_eq(resolver->pending, 1);
+	fake_links[0].state = LINK_DOWN;
+	fake_links[1].state = LINK_ONLINE;
+	resolver_links_changed(resolver);
+	len = app_receive(app, message, sizeof(message), 500);
+	ck_assert_int_eq(dns_reply_read(message, len, &name, DNS_TYPE_A, &result), 0);
+	assert_address(&result, "192.0.2.10");
+	close(app);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_question_that_waits_when_the_resolver_closes_leaves_nothing)
+{
+	int fd = silent_server("127.0.0.8"), app = app_socket("198.18.0.1", SOCK_STREAM);
+	struct dns_name name = name_of("up.example");
+	uint8_t message[512] = {0};
+	size_t len = dns_question_write(message + 2, sizeof(message) - 2, 5, &name, DNS_TYPE_A);
+
+	message[1] = (uint8_t)len;
+	fake_links[0].dns[0] = ip_of("127.0.0.8");
+	ck_assert_int_eq(send(app, message, len + 2, 0), (int)len + 2);
+	ck_assert_uint_eq(app_receive(app, message, sizeof(message), 100), 0);
+	ck_assert_uint_eq(resolver->pending, 1);
+	resolver_end();
+	resolver_begin();
+	close(app);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_server_that_refuses_is_left_for_the_next_of_its_link)
+{
+	struct found found;
+
+	server_start_as("127.0.0.8", "--address=/second.example/192.0.2.20", NULL);
+	fake_links[0].dns[1] = ip_of("127.0.0.8");
+	fake_links[0].dns_count = 2;
+	for (int i = 0; i < 4; i++) { /* whichever is asked first */
+		char text[32];
+
+		snprintf(text, sizeof(text), "n%d.second.example", i);
+		found = look_up(text);
+		ck_assert_int_eq(found.status, 0);
+		ck_assert_uint_eq(found.count, 1);
+	}
+}
+END_TEST
+
 START_TEST(old_answers_serve_when_servers_fail)
 {
 	struct dns_result result = ask("up.example", DNS_TYPE_A);
@@ -594,37 +724,6 @@ START_TEST(malformed_questions_are_refused_or_dropped)
 END_TEST
 
 /* --- the daemon's own look-ups --- */
-
-struct found {
-	int calls, status;
-	struct ip addresses[2 * DNS_ADDRESSES_MAX];
-	size_t count;
-};
-
-static void on_found(void *arg, int status, const struct ip *addresses, size_t count)
-{
-	struct found *found = arg;
-
-	found->calls++;
-	found->status = status;
-	found->count = count;
-	memcpy(found->addresses, addresses, count * sizeof(*addresses));
-}
-
-static struct found look_up(const char *name)
-{
-	struct found found = {0};
-	struct resolver_query *query;
-	uint64_t end = uv_hrtime() + 9000000000ull;
-
-	ck_assert_int_eq(resolver_lookup(resolver, &fake_links[0], name, on_found, &found, &query),
-			 0);
-	ck_assert_int_eq(found.calls, 0);
-	while (!found.calls && uv_hrtime() < end)
-		uv_run(&loop, UV_RUN_ONCE);
-	ck_assert_int_eq(found.calls, 1);
-	return found;
-}
 
 START_TEST(look_ups_give_both_families_ipv6_first)
 {
@@ -747,6 +846,10 @@ int main(void)
 	tcase_add_test(tc, new_names_are_rate_limited_by_source);
 	tcase_add_test(tc, exhausted_pools_are_said);
 	tcase_add_test(tc, a_dead_server_is_left_for_the_next_link);
+	tcase_add_test(tc, a_silent_server_is_reported_and_left_for_the_next_link);
+	tcase_add_test(tc, a_link_that_goes_takes_its_questions_to_the_next_at_once);
+	tcase_add_test(tc, a_question_that_waits_when_the_resolver_closes_leaves_nothing);
+	tcase_add_test(tc, a_server_that_refuses_is_left_for_the_next_of_its_link);
 	tcase_add_test(tc, old_answers_serve_when_servers_fail);
 	tcase_add_test(tc, holdfast_internal_and_localhost_are_always_there);
 	tcase_add_test(tc, tcp_takes_many_questions_in_odd_pieces);
