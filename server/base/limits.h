@@ -63,8 +63,8 @@
 #define DNS_NEW_NAMES_BURST 256 /* new virtual names by one source at once */
 #define DNS_NEW_NAMES_RATE  16	/* and each second from then on */
 #define VIRTUAL_NAMES_MAX   65536
-#define DNS_TRY_TIMEOUT	    1500  /* one server, first round; doubled in the second */
-#define DNS_TRIES	    2
+#define DNS_TRY_TIMEOUT	    1200 /* one server, one try */
+#define DNS_TRIES	    2	 /* of each server */
 #define DNS_ASK_TIMEOUT	    5000  /* one link's servers in all, for the daemon's own */
 #define DNS_LINK_TIMEOUT    2500  /* and for an app's question, before the next link */
 #define DNS_SECOND_WAIT	    200	  /* for the other family, when one has answered */

@@ -9,9 +9,20 @@
 
 enum { SERVERS_MAX = 8 };
 
+struct channel;
+
+/* Each server has a c-ares channel of its own, so that it is known who said what, and the order
+ * of the configuration holds: c-ares 1.18 tells a refusal by all as no server at all, and when
+ * told not to look (NOCHECKRESP) asks no other. */
+struct server {
+	struct channel *channel;
+	struct ip ip;
+	ares_channel ares;
+};
+
 struct poll {
 	uv_poll_t handle;
-	struct channel *channel;
+	struct server *server;
 	ares_socket_t fd;
 	struct poll *prev, *next;
 };
@@ -23,8 +34,9 @@ struct ask {
 	uint64_t deadline; /* uv_now */
 	bool starting;	   /* inside ares_send */
 	bool over;	   /* c-ares has let go of it while starting: the timer delivers */
-	int status;
-	size_t retries; /* with other servers, when one answers that it fails */
+	int status;	   /* the most telling so far */
+	size_t server;	   /* that is asked */
+	size_t attempts;   /* left */
 	uint8_t message[DNS_UDP_SIZE];
 	size_t message_len;
 	struct ask *prev, *next;
@@ -33,13 +45,12 @@ struct ask {
 struct channel {
 	uv_loop_t *loop;
 	struct link *link;
-	ares_channel ares;
 	uv_timer_t timer;
 	struct poll *polls;
 	struct ask *asks;
-	struct ip servers[SERVERS_MAX];
-	size_t server_count;
-	unsigned busy; /* inside c-ares, where it must not be destroyed */
+	struct server servers[SERVERS_MAX];
+	size_t server_count, preferred; /* the one that answered last */
+	unsigned busy;			/* inside c-ares, where it must not be destroyed */
 	bool closing;
 };
 
@@ -59,7 +70,8 @@ static void ask_free(struct ask *ask)
 static void channel_destroy(struct channel *channel)
 {
 	channel->busy++; /* the callbacks below find everything answered and only free */
-	ares_destroy(channel->ares);
+	for (size_t i = 0; i < channel->server_count; i++)
+		ares_destroy(channel->servers[i].ares);
 	while (channel->asks) /* that c-ares had let go of before */
 		ask_free(channel->asks);
 	uv_close((uv_handle_t *)&channel->timer, on_timer_closed);
@@ -95,14 +107,28 @@ void channel_close(struct channel *channel)
 
 /* --- time --- */
 
+/* When c-ares wants to be called next: ms from now. */
+static uint64_t ares_wake(struct channel *channel)
+{
+	uint64_t wake = DNS_ASK_TIMEOUT, left;
+
+	for (size_t i = 0; i < channel->server_count; i++) {
+		struct timeval tv, *given = ares_timeout(channel->servers[i].ares, NULL, &tv);
+
+		if (!given)
+			continue;
+		left = (uint64_t)tv.tv_sec * 1000 + (uint64_t)tv.tv_usec / 1000 + 1;
+		if (left < wake)
+			wake = left;
+	}
+	return wake;
+}
+
 static uint64_t next_wake(struct channel *channel)
 {
-	uint64_t now = uv_now(channel->loop), wake = DNS_ASK_TIMEOUT;
-	struct timeval tv, *left = ares_timeout(channel->ares, NULL, &tv);
+	uint64_t now = uv_now(channel->loop), wake = ares_wake(channel);
 	struct ask *ask;
 
-	if (left)
-		wake = (uint64_t)left->tv_sec * 1000 + (uint64_t)left->tv_usec / 1000 + 1;
 	DL_FOREACH (channel->asks, ask) {
 		if (ask->over)
 			return 0;
@@ -146,9 +172,10 @@ static void on_timer(uv_timer_t *timer)
 	struct ask *ask;
 
 	channel->busy++;
-	ares_process_fd(channel->ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+	for (size_t i = 0; i < channel->server_count; i++)
+		ares_process_fd(channel->servers[i].ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 	while ((ask = find_due(channel))) {
-		ask_answer(ask, ask->over ? ask->status : -ETIMEDOUT, NULL, 0);
+		ask_answer(ask, ask->status ? ask->status : -ETIMEDOUT, NULL, 0);
 		if (ask->over)
 			ask_free(ask);
 	}
@@ -161,12 +188,13 @@ static void on_timer(uv_timer_t *timer)
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
 	struct poll *poll = handle->data;
-	struct channel *channel = poll->channel;
+	struct server *server = poll->server;
+	struct channel *channel = server->channel;
 	ares_socket_t fd = poll->fd;
 	bool failed = status < 0;
 
 	channel->busy++;
-	ares_process_fd(channel->ares, failed || events & UV_READABLE ? fd : ARES_SOCKET_BAD,
+	ares_process_fd(server->ares, failed || events & UV_READABLE ? fd : ARES_SOCKET_BAD,
 			failed || events & UV_WRITABLE ? fd : ARES_SOCKET_BAD);
 	channel_arm(channel);
 	channel_leave(channel);
@@ -177,27 +205,28 @@ static void on_poll_closed(uv_handle_t *handle)
 	free(handle->data);
 }
 
-static struct poll *poll_new(struct channel *channel, ares_socket_t fd)
+static struct poll *poll_new(struct server *server, ares_socket_t fd)
 {
 	struct poll *poll = calloc(1, sizeof(*poll));
 
 	if (!poll)
 		return NULL;
-	if (uv_poll_init(channel->loop, &poll->handle, fd) < 0) {
+	if (uv_poll_init(server->channel->loop, &poll->handle, fd) < 0) {
 		free(poll);
 		return NULL;
 	}
 	poll->handle.data = poll;
-	poll->channel = channel;
+	poll->server = server;
 	poll->fd = fd;
-	DL_APPEND(channel->polls, poll);
+	DL_APPEND(server->channel->polls, poll);
 	return poll;
 }
 
 /* A socket that cannot be watched is no loss but time: its question times out. */
 static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
-	struct channel *channel = arg;
+	struct server *server = arg;
+	struct channel *channel = server->channel;
 	struct poll *poll;
 
 	DL_FOREACH (channel->polls, poll)
@@ -205,7 +234,7 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 			break;
 	if (readable || writable) {
 		if (!poll)
-			poll = poll_new(channel, fd);
+			poll = poll_new(server, fd);
 		if (poll)
 			uv_poll_start(&poll->handle,
 				      (readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0),
@@ -219,9 +248,9 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 
 static int on_socket_made(ares_socket_t fd, int type, void *arg)
 {
-	struct channel *channel = arg;
+	struct server *server = arg;
 
-	return link_own_socket(channel->link, fd) < 0 ? -1 : 0;
+	return link_own_socket(server->channel->link, fd) < 0 ? -1 : 0;
 }
 
 /* --- making one --- */
@@ -248,55 +277,49 @@ static int status_errno(int status)
 	}
 }
 
-static int set_servers(struct channel *channel)
+static int set_address(struct server *server)
 {
-	struct ares_addr_port_node nodes[SERVERS_MAX] = {0};
+	struct ares_addr_port_node node = {0};
+	uint32_t v4;
 
-	for (size_t i = 0; i < channel->server_count; i++) {
-		const struct ip *ip = &channel->servers[i];
-		uint32_t v4 = ip_is_v4(ip) ? ip_v4(ip) : 0;
-
-		nodes[i].next = i + 1 < channel->server_count ? &nodes[i + 1] : NULL;
-		nodes[i].family = ip_is_v4(ip) ? AF_INET : AF_INET6;
-		if (ip_is_v4(ip))
-			memcpy(&nodes[i].addr.addr4, &v4, sizeof(v4));
-		else
-			memcpy(&nodes[i].addr.addr6, ip->bytes, sizeof(ip->bytes));
+	if (ip_is_v4(&server->ip)) {
+		v4 = ip_v4(&server->ip);
+		node.family = AF_INET;
+		memcpy(&node.addr.addr4, &v4, sizeof(v4));
+	} else {
+		node.family = AF_INET6;
+		memcpy(&node.addr.addr6, server->ip.bytes, sizeof(server->ip.bytes));
 	}
-	return status_errno(ares_set_servers_ports(channel->ares, nodes));
+	return status_errno(ares_set_servers_ports(server->ares, &node));
 }
 
-/* Every option that c-ares would otherwise look for in files is given. A server's refusal is
- * told to us (NOCHECKRESP), since c-ares 1.18 makes the same of it as of no server at all;
- * asking again then goes to the next one (rotate). */
-static int init_ares(struct channel *channel)
+/* Every option that c-ares would otherwise look for in files is given. One try: the next is
+ * another server's. */
+static int server_init(struct server *server)
 {
 	char lookups[] = "b";
 	struct ares_options options = {
 		.flags = ARES_FLAG_NOCHECKRESP,
 		.timeout = DNS_TRY_TIMEOUT,
-		.tries = DNS_TRIES,
-		.ndots = 0,
+		.tries = 1,
 		.lookups = lookups,
 		.sock_state_cb = on_socket_state,
-		.sock_state_cb_data = channel,
+		.sock_state_cb_data = server,
 	};
-	int status = ares_init_options(&channel->ares, &options,
-				       ARES_OPT_FLAGS | ARES_OPT_ROTATE | ARES_OPT_TIMEOUTMS |
-					       ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
-					       ARES_OPT_DOMAINS | ARES_OPT_SOCK_STATE_CB);
-	int r;
+	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
+		   ARES_OPT_LOOKUPS | ARES_OPT_DOMAINS | ARES_OPT_SOCK_STATE_CB;
+	int r = status_errno(ares_init_options(&server->ares, &options, mask));
 
-	if (status != ARES_SUCCESS)
-		return status_errno(status);
-	ares_set_socket_configure_callback(channel->ares, on_socket_made, channel);
-	r = set_servers(channel);
 	if (r < 0)
-		ares_destroy(channel->ares);
+		return r;
+	ares_set_socket_configure_callback(server->ares, on_socket_made, server);
+	r = set_address(server);
+	if (r < 0)
+		ares_destroy(server->ares);
 	return r;
 }
 
-static size_t copy_servers(const struct link *link, struct ip *ret)
+static size_t usable_servers(const struct link *link, struct ip *ret)
 {
 	const struct ip *servers;
 	size_t count = link_dns_servers(link, &servers), kept = 0;
@@ -305,6 +328,25 @@ static size_t copy_servers(const struct link *link, struct ip *ret)
 		if (link_has_family(link, ip_is_v4(&servers[i]) ? AF_INET : AF_INET6))
 			ret[kept++] = servers[i];
 	return kept;
+}
+
+/* server_count counts those that are ready, and so must be destroyed. */
+static int init_servers(struct channel *channel)
+{
+	struct ip ips[SERVERS_MAX];
+	size_t count = usable_servers(channel->link, ips);
+	int r = count ? 0 : -ENOTCONN;
+
+	for (size_t i = 0; i < count && r == 0; i++) {
+		struct server *server = &channel->servers[i];
+
+		server->channel = channel;
+		server->ip = ips[i];
+		r = server_init(server);
+		if (r == 0)
+			channel->server_count++;
+	}
+	return r;
 }
 
 int channel_new(uv_loop_t *loop, struct link *link, struct channel **ret_channel)
@@ -316,36 +358,58 @@ int channel_new(uv_loop_t *loop, struct link *link, struct channel **ret_channel
 		return -ENOMEM;
 	channel->loop = loop;
 	channel->link = link;
-	channel->server_count = copy_servers(link, channel->servers);
-	r = channel->server_count ? init_ares(channel) : -ENOTCONN;
-	if (r < 0) {
-		free(channel);
-		return r;
-	}
 	uv_timer_init(loop, &channel->timer);
 	channel->timer.data = channel;
+	r = init_servers(channel);
+	if (r < 0) {
+		channel_close(channel);
+		return r;
+	}
 	*ret_channel = channel;
 	return 0;
 }
 
 bool channel_is_current(const struct channel *channel)
 {
-	struct ip servers[SERVERS_MAX];
-	size_t count = copy_servers(channel->link, servers);
+	struct ip ips[SERVERS_MAX];
+	size_t count = usable_servers(channel->link, ips);
 
-	return count == channel->server_count &&
-	       !memcmp(servers, channel->servers, count * sizeof(*servers));
+	if (count != channel->server_count)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (!ip_equal(&ips[i], &channel->servers[i].ip))
+			return false;
+	return true;
 }
 
 /* --- asking --- */
 
 static void on_reply(void *arg, int status, int timeouts, unsigned char *reply, int len);
 
+/* Send to the next server, and on to others while c-ares cannot even send. What is over is told
+ * by the timer. */
 static void ask_send(struct ask *ask)
 {
-	ask->starting = true;
-	ares_send(ask->channel->ares, ask->message, (int)ask->message_len, on_reply, ask);
-	ask->starting = false;
+	struct channel *channel = ask->channel;
+
+	do {
+		struct server *server = &channel->servers[ask->server];
+
+		ask->over = false;
+		ask->attempts--;
+		ask->starting = true;
+		ares_send(server->ares, ask->message, (int)ask->message_len, on_reply, ask);
+		ask->starting = false;
+		if (ask->over)
+			ask->server = (ask->server + 1) % channel->server_count;
+	} while (ask->over && ask->attempts);
+}
+
+/* A server that answers, if only that it fails, tells more than one that is silent. */
+static void ask_note(struct ask *ask, int status)
+{
+	if (ask->status != -EREMOTEIO)
+		ask->status = status;
 }
 
 static bool is_failure(const uint8_t *reply, size_t len)
@@ -358,22 +422,27 @@ static bool is_failure(const uint8_t *reply, size_t len)
 static void on_reply(void *arg, int status, int timeouts, unsigned char *reply, int len)
 {
 	struct ask *ask = arg;
+	struct channel *channel = ask->channel;
 	int r = status_errno(status);
 
+	if (r == 0 && is_failure(reply, (size_t)len))
+		r = -EREMOTEIO;
+	if (r < 0)
+		ask_note(ask, r);
 	if (ask->starting) {
 		ask->over = true;
-		ask->status = r;
 		return;
 	}
-	if (r == 0 && is_failure(reply, (size_t)len)) {
-		if (ask->cb && ask->retries) {
-			ask->retries--;
-			ask_send(ask);
-			return;
-		}
-		r = -EREMOTEIO;
+	if (r == 0) {
+		channel->preferred = ask->server;
+		ask_answer(ask, 0, reply, (size_t)len);
+	} else if (ask->cb && ask->attempts && r != -ECANCELED) {
+		ask->server = (ask->server + 1) % channel->server_count;
+		ask_send(ask);
+		return;
+	} else {
+		ask_answer(ask, ask->status, NULL, 0);
 	}
-	ask_answer(ask, r, r == 0 ? reply : NULL, r == 0 ? (size_t)len : 0);
 	ask_free(ask);
 }
 
@@ -398,7 +467,8 @@ int channel_ask(struct channel *channel, const struct dns_name *name, uint16_t t
 		return -ENOMEM;
 	ask->message_len =
 		dns_question_write(ask->message, sizeof(ask->message), random_id(), name, type);
-	ask->retries = channel->server_count - 1;
+	ask->server = channel->preferred;
+	ask->attempts = DNS_TRIES * channel->server_count;
 	ask->channel = channel;
 	ask->cb = cb;
 	ask->arg = arg;
