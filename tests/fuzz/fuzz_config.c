@@ -3,8 +3,8 @@
  * written out and read again; what is refused must say why.
  *
  *   clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iserver \
- *         tests/fuzz/fuzz_config.c server/config/[a-z]*.c server/base/ip.c server/base/error.c
- * -ljson-c
+ *         tests/fuzz/fuzz_config.c server/config/[a-z]*.c server/base/ip.c \
+ *         server/base/error.c -ljson-c
  */
 #include "config/config.h"
 
