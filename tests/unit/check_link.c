@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum answer { ANSWER_204, ANSWER_PORTAL, ANSWER_200, ANSWER_500, ANSWER_SILENCE, ANSWER_JUNK };
@@ -190,6 +191,7 @@ static void teardown(void)
 	ck_assert_int_eq(uv_loop_close(&loop), 0);
 	config_unref(config);
 	kill(peer, SIGKILL);
+	waitpid(peer, NULL, 0);
 }
 
 /* wifi_more: further keys of the link wifi. */
