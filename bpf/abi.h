@@ -19,49 +19,49 @@
 #define HF_MARK_LINK_SHIFT 20
 #define HF_MARK_MASK	   (HF_MARK_OWN | HF_MARK_LINK_MASK)
 
-#define HF_HOOKS(X)                                                                                \
-	X(STEER, "steer")                                                                          \
-	X(LOOKUP, "lookup")                                                                        \
+#define HF_HOOKS(X)         \
+	X(STEER, "steer")   \
+	X(LOOKUP, "lookup") \
 	X(GUARD, "guard")
 
-#define HF_VERDICTS(X)                                                                             \
-	X(PASS, "pass")	    /* goes its ordinary way */                                            \
-	X(STEER, "steer")   /* to the proxy, the resolver or the API for apps */                   \
-	X(ANSWER, "answer") /* answered by the program itself */                                   \
-	X(REFUSE, "refuse") /* answered with RST or ICMP unreachable */                            \
+#define HF_VERDICTS(X)                                                           \
+	X(PASS, "pass")	    /* goes its ordinary way */                          \
+	X(STEER, "steer")   /* to the proxy, the resolver or the API for apps */ \
+	X(ANSWER, "answer") /* answered by the program itself */                 \
+	X(REFUSE, "refuse") /* answered with RST or ICMP unreachable */          \
 	X(DROP, "drop")
 
 /* One enum for programs, counters, events, explain and documentation: identifier, name,
  * and what it means to somebody who looks for a lost packet. */
-#define HF_REASONS(X)                                                                              \
-	X(NONE, "none", "no reason was recorded")                                                  \
-	X(DEVICE_ADDRESS, "device-address", "the destination is an address of the device itself")  \
-	X(NEIGHBOUR, "neighbour", "ARP, neighbour discovery or MLD, which the network needs")      \
-	X(LINK_CONTROL, "link-control", "DHCP, DHCPv6, EAPOL or IGMP, which a link needs")         \
-	X(MULTICAST, "multicast", "multicast or broadcast, which is not steered")                  \
-	X(LOCAL_NETWORK, "local-network", "link-local destination, left alone")                    \
-	X(DNS_KERNEL, "dns-kernel", "a DNS question answered by the kernel program")               \
-	X(DNS_RESOLVER, "dns-resolver", "a DNS question for the resolver")                         \
-	X(TCP_PROXY, "tcp-proxy", "TCP for the proxy")                                             \
-	X(API_APPS, "api-apps", "a connection to holdfast.internal")                               \
-	X(UDP_REFUSED, "udp-refused", "UDP other than DNS is not relayed")                         \
-	X(QUIC_REFUSED, "quic-refused", "UDP port 443 is refused so that clients use TCP")         \
-	X(PROTOCOL_REFUSED, "protocol-refused", "a protocol that is not carried")                  \
-	X(ICMP_ERROR, "icmp-error", "an ICMP error about a flow of the device")                    \
-	X(ECHO_REFUSED, "echo-refused", "an echo request to an address that is not the device's")  \
-	X(ECHO_VIRTUAL, "echo-virtual", "an echo request to a virtual address, answered")          \
-	X(FRAGMENT, "fragment", "a fragment, which cannot be classified")                          \
-	X(MALFORMED, "malformed", "truncated or contradictory headers")                            \
-	X(ETHERTYPE, "ethertype", "a network protocol that is not carried")                        \
-	X(NO_LISTENER, "no-listener", "the daemon is not there to take it")                        \
-	X(RATE_LIMITED, "rate-limited", "a refusal that was not sent, to bound their rate")        \
-	X(OWN_SOCKET, "own-socket", "sent by a socket of the daemon")                              \
-	X(OWN_TIMEWAIT, "own-timewait", "the end of a connection of the daemon")                   \
-	X(NO_SOCKET_RESET, "no-socket-reset", "a reset without payload, from no socket")           \
-	X(NO_SOCKET_ICMP, "no-socket-icmp", "an ICMP error from the kernel")                       \
-	X(ALLOWED_SERVICE, "allowed-service", "guard.allow lets it out")                           \
-	X(EXEMPT_USER, "exempt-user", "sent by a user of apps.exempt_uids")                        \
-	X(NOT_OURS, "not-ours", "not sent by the daemon: it went around the proxy")                \
+#define HF_REASONS(X)                                                                             \
+	X(NONE, "none", "no reason was recorded")                                                 \
+	X(DEVICE_ADDRESS, "device-address", "the destination is an address of the device itself") \
+	X(NEIGHBOUR, "neighbour", "ARP, neighbour discovery or MLD, which the network needs")     \
+	X(LINK_CONTROL, "link-control", "DHCP, DHCPv6, EAPOL or IGMP, which a link needs")        \
+	X(MULTICAST, "multicast", "multicast or broadcast, which is not steered")                 \
+	X(LOCAL_NETWORK, "local-network", "link-local destination, left alone")                   \
+	X(DNS_KERNEL, "dns-kernel", "a DNS question answered by the kernel program")              \
+	X(DNS_RESOLVER, "dns-resolver", "a DNS question for the resolver")                        \
+	X(TCP_PROXY, "tcp-proxy", "TCP for the proxy")                                            \
+	X(API_APPS, "api-apps", "a connection to holdfast.internal")                              \
+	X(UDP_REFUSED, "udp-refused", "UDP other than DNS is not relayed")                        \
+	X(QUIC_REFUSED, "quic-refused", "UDP port 443 is refused so that clients use TCP")        \
+	X(PROTOCOL_REFUSED, "protocol-refused", "a protocol that is not carried")                 \
+	X(ICMP_ERROR, "icmp-error", "an ICMP error about a flow of the device")                   \
+	X(ECHO_REFUSED, "echo-refused", "an echo request to an address that is not the device's") \
+	X(ECHO_VIRTUAL, "echo-virtual", "an echo request to a virtual address, answered")         \
+	X(FRAGMENT, "fragment", "a fragment, which cannot be classified")                         \
+	X(MALFORMED, "malformed", "truncated or contradictory headers")                           \
+	X(ETHERTYPE, "ethertype", "a network protocol that is not carried")                       \
+	X(NO_LISTENER, "no-listener", "the daemon is not there to take it")                       \
+	X(RATE_LIMITED, "rate-limited", "a refusal that was not sent, to bound their rate")       \
+	X(OWN_SOCKET, "own-socket", "sent by a socket of the daemon")                             \
+	X(OWN_TIMEWAIT, "own-timewait", "the end of a connection of the daemon")                  \
+	X(NO_SOCKET_RESET, "no-socket-reset", "a reset without payload, from no socket")          \
+	X(NO_SOCKET_ICMP, "no-socket-icmp", "an ICMP error from the kernel")                      \
+	X(ALLOWED_SERVICE, "allowed-service", "guard.allow lets it out")                          \
+	X(EXEMPT_USER, "exempt-user", "sent by a user of apps.exempt_uids")                       \
+	X(NOT_OURS, "not-ours", "not sent by the daemon: it went around the proxy")               \
 	X(FORWARDED, "forwarded", "forwarded past the proxy")
 
 #define HF_HOOK_ENUM(id, name)	       HF_HOOK_##id,
@@ -74,20 +74,20 @@ enum hf_reason { HF_REASONS(HF_REASON_ENUM) HF_REASON_COUNT };
 /* An address of either family; IPv4 in its mapped form ::ffff:a.b.c.d. Network order. */
 struct hf_ip {
 	__u8 bytes[16];
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct hf_ip) == 16, "abi");
 
 /* Map `settings`, array of one. Read by every program. */
 struct hf_settings {
-	__u32 abi;		   /* HF_ABI_VERSION; host order */
-	__u32 names_mode;	   /* enum hf_names_mode: the one word that flips the answers */
-	__u32 guard_mode;	   /* enum hf_guard_mode */
-	__u32 virtual_ttl;	   /* seconds; host order */
-	struct hf_ip internal_v4;  /* holdfast.internal, the first address of each pool */
+	__u32 abi;		  /* HF_ABI_VERSION; host order */
+	__u32 names_mode;	  /* enum hf_names_mode: the one word that flips the answers */
+	__u32 guard_mode;	  /* enum hf_guard_mode */
+	__u32 virtual_ttl;	  /* seconds; host order */
+	struct hf_ip internal_v4; /* holdfast.internal, the first address of each pool */
 	struct hf_ip internal_v6;
-	struct hf_ip virtual_v4;   /* the pools' network addresses */
+	struct hf_ip virtual_v4; /* the pools' network addresses */
 	struct hf_ip virtual_v6;
-	__u32 virtual_v4_bits;	   /* of the mapped form: 96 + n */
+	__u32 virtual_v4_bits; /* of the mapped form: 96 + n */
 	__u32 virtual_v6_bits;
 	__u32 exempt_uid_count;
 	__u32 pad;
@@ -100,9 +100,9 @@ enum hf_guard_mode { HF_GUARD_ENFORCE, HF_GUARD_OBSERVE, HF_GUARD_OFF };
 /* Map `interfaces`, hash: __u32 ifindex (host order) -> struct hf_interface. */
 enum hf_role { HF_ROLE_APP, HF_ROLE_HOST, HF_ROLE_LINK }; /* HOST: lo */
 struct hf_interface {
-	__u8 role;	/* enum hf_role */
-	__u8 has_mac;	/* 1: packets begin with an Ethernet header; 0: with the IP header */
-	__u8 link;	/* the link's number, from 1; 0: none */
+	__u8 role;    /* enum hf_role */
+	__u8 has_mac; /* 1: packets begin with an Ethernet header; 0: with the IP header */
+	__u8 link;    /* the link's number, from 1; 0: none */
 	__u8 pad[5];
 };
 _Static_assert(sizeof(struct hf_interface) == 8, "abi");
@@ -122,10 +122,10 @@ struct hf_name_key {
 };
 _Static_assert(sizeof(struct hf_name_key) == 120, "abi");
 struct hf_name {
-	__u64 real_until;  /* CLOCK_MONOTONIC ns; the real answer is good before it; 0: none */
-	__u8 real_count;   /* addresses; 0 with a time: the name has none (NODATA) */
+	__u64 real_until;   /* CLOCK_MONOTONIC ns; the real answer is good before it; 0: none */
+	__u8 real_count;    /* addresses; 0 with a time: the name has none (NODATA) */
 	__u8 virtual_known; /* 1: virtual_address may be answered */
-	__u8 always;	   /* 1: the virtual answer is in force in either mode (holdfast.internal) */
+	__u8 always; /* 1: the virtual answer is in force in either mode (holdfast.internal) */
 	__u8 pad[5];
 	struct hf_ip virtual_address;
 	struct hf_ip real[HF_ADDRESSES_MAX];
@@ -180,6 +180,6 @@ struct hf_allow {
 };
 _Static_assert(sizeof(struct hf_allow) == 24, "abi");
 
-#define HF_COUNTERS_MAX	  4096
-#define HF_NAMES_MAX	  16384 /* LRU would evict virtual names silently: full is counted */
+#define HF_COUNTERS_MAX	     4096
+#define HF_NAMES_MAX	     16384 /* LRU would evict virtual names silently: full is counted */
 #define HF_ADDRESSES_MAP_MAX 1024

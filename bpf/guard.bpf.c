@@ -1,0 +1,262 @@
+/*
+ * tc egress on every link: lets out what the daemon itself sends, what a link needs, and what
+ * the configuration allows. An own socket is known by its storage, which only the holder of
+ * the map can set; the mark alone proves nothing, CAP_NET_RAW is enough for it.
+ *
+ * In observe mode what would be dropped is counted as a drop and let through.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "ip.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct hf_own);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} own_sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct hf_allow);
+	__uint(max_entries, HF_ALLOW_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} guard_allow SEC(".maps");
+
+#define EXTENSIONS_MAX 6
+#define ETH_P_EAPOL    0x888e
+#define TCP_FIN	       0x01
+#define TCP_SYN	       0x02
+#define TCP_RST	       0x04
+
+struct out {
+	__u8 family, protocol, fragment;
+	__u8 icmp_type, tcp_flags;
+	__u8 empty;		       /* TCP without payload */
+	__u16 local_port, remote_port; /* host order */
+	struct hf_ip remote;
+};
+
+static __always_inline int read_l4(struct __sk_buff *skb, __u32 at, __u32 len, struct out *out)
+{
+	__u8 first[20];
+
+	if (out->fragment)
+		return 0;
+	if (out->protocol == IPPROTO_TCP) {
+		if (len < sizeof(first) || bpf_skb_load_bytes(skb, at, first, sizeof(first)) < 0)
+			return -1;
+		out->tcp_flags = first[13];
+		out->empty = (first[12] >> 4) * 4 == len;
+	} else if (out->protocol == IPPROTO_UDP || out->protocol == IPPROTO_ICMP ||
+		   out->protocol == IPPROTO_ICMPV6) {
+		if (len < 8 || bpf_skb_load_bytes(skb, at, first, 8) < 0)
+			return -1;
+	} else {
+		return 0;
+	}
+	out->icmp_type = first[0];
+	out->local_port = (__u16)(first[0] << 8 | first[1]);
+	out->remote_port = (__u16)(first[2] << 8 | first[3]);
+	return 0;
+}
+
+static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct out *out)
+{
+	struct iphdr ip;
+	__u32 header, total;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0)
+		return -1;
+	header = ip.ihl * 4;
+	/* A segment that is cut later has its own length there. */
+	total = skb->gso_segs > 1 ? skb->len - at : bpf_ntohs(ip.tot_len);
+	if (ip.version != 4 || header < sizeof(ip) || total < header || at + total > skb->len)
+		return -1;
+	out->family = 4;
+	out->protocol = ip.protocol;
+	out->fragment = (ip.frag_off & bpf_htons(0x1fff)) != 0;
+	ip_from_v4(&out->remote, ip.daddr);
+	return read_l4(skb, at + header, total - header, out);
+}
+
+static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *out)
+{
+	struct ipv6hdr ip;
+	__u32 next = at + sizeof(ip), stop;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0 || ip.version != 6)
+		return -1;
+	stop = skb->gso_segs > 1 ? skb->len : next + bpf_ntohs(ip.payload_len);
+	if (stop > skb->len)
+		return -1;
+	out->family = 6;
+	out->protocol = ip.nexthdr;
+	ip_from_v6(&out->remote, &ip.daddr);
+	for (int i = 0; i < EXTENSIONS_MAX; i++) {
+		__u8 extension[8];
+		__u8 kind = out->protocol;
+
+		if (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING && kind != IPPROTO_DSTOPTS &&
+		    kind != IPPROTO_FRAGMENT)
+			break;
+		if (bpf_skb_load_bytes(skb, next, extension, sizeof(extension)) < 0)
+			return -1;
+		out->protocol = extension[0];
+		if (kind == IPPROTO_FRAGMENT) {
+			out->fragment = (extension[2] | (extension[3] & 0xf8)) != 0;
+			next += sizeof(extension);
+		} else {
+			next += (extension[1] + 1) * 8;
+		}
+	}
+	return next > stop ? -1 : read_l4(skb, next, stop - next, out);
+}
+
+static __always_inline int is_neighbour(const struct out *out)
+{
+	return out->family == 6 && out->protocol == IPPROTO_ICMPV6 && !out->fragment &&
+	       ((out->icmp_type >= 130 && out->icmp_type <= 137) || out->icmp_type == 143);
+}
+
+static __always_inline int is_link_control(const struct out *out)
+{
+	if (out->fragment)
+		return 0;
+	if (out->protocol == IPPROTO_IGMP)
+		return out->family == 4;
+	if (out->protocol != IPPROTO_UDP)
+		return 0;
+	return out->family == 4 ? out->local_port == 68 && out->remote_port == 67
+				: out->local_port == 546 && out->remote_port == 547;
+}
+
+static __always_inline int is_icmp_error(const struct out *out)
+{
+	__u8 t = out->icmp_type;
+
+	if (out->fragment)
+		return 0;
+	if (out->family == 4)
+		return out->protocol == IPPROTO_ICMP &&
+		       (t == ICMP_DEST_UNREACH || t == ICMP_TIME_EXCEEDED ||
+			t == ICMP_PARAMETERPROB);
+	return out->protocol == IPPROTO_ICMPV6 && t >= 1 && t <= 4;
+}
+
+static __always_inline int allow_matches(const struct hf_allow *allow, const struct out *out)
+{
+	int ports = out->protocol == IPPROTO_TCP || out->protocol == IPPROTO_UDP;
+
+	if (allow->protocol && allow->protocol != out->protocol)
+		return 0;
+	if ((allow->local_port || allow->remote_port) && (!ports || out->fragment))
+		return 0;
+	if (allow->local_port && allow->local_port != out->local_port)
+		return 0;
+	if (allow->remote_port && allow->remote_port != out->remote_port)
+		return 0;
+	return !allow->remote_bits ||
+	       ip_in_prefix(&out->remote, &allow->remote, allow->remote_bits);
+}
+
+static __always_inline int is_allowed(const struct out *out)
+{
+	for (__u32 i = 0; i < HF_ALLOW_MAX; i++) {
+		__u32 key = i;
+		const struct hf_allow *allow = bpf_map_lookup_elem(&guard_allow, &key);
+
+		if (!allow || !allow->used)
+			return 0;
+		if (allow_matches(allow, out))
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int is_exempt(struct __sk_buff *skb, const struct hf_settings *set)
+{
+	__u32 uid = bpf_get_socket_uid(skb);
+
+#pragma unroll
+	for (__u32 i = 0; i < 16; i++)
+		if (i < set->exempt_uid_count && set->exempt_uids[i] == uid)
+			return 1;
+	return 0;
+}
+
+/* The reason to let it out, or the one to drop it. */
+static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_settings *set,
+				  const struct hf_interface *link, __u8 *verdict)
+{
+	struct out out = {};
+	struct bpf_sock *sk = skb->sk;
+	__u32 at = link->has_mac ? ETH_HLEN : 0;
+	int wrong;
+
+	*verdict = HF_VERDICT_PASS;
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	if (sk && bpf_sk_storage_get(&own_sockets, sk, 0, 0))
+		return HF_REASON_OWN_SOCKET;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return HF_REASON_NEIGHBOUR;
+	if (skb->protocol == bpf_htons(ETH_P_EAPOL))
+		return HF_REASON_LINK_CONTROL;
+	*verdict = HF_VERDICT_DROP;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		wrong = read_v4(skb, at, &out);
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		wrong = read_v6(skb, at, &out);
+	else
+		return HF_REASON_ETHERTYPE;
+	if (wrong)
+		return HF_REASON_MALFORMED;
+	*verdict = HF_VERDICT_PASS;
+	if (is_neighbour(&out))
+		return HF_REASON_NEIGHBOUR;
+	if (is_link_control(&out))
+		return HF_REASON_LINK_CONTROL;
+	if (is_icmp_error(&out))
+		return HF_REASON_NO_SOCKET_ICMP;
+	if (out.protocol == IPPROTO_TCP && out.empty && !(out.tcp_flags & TCP_SYN)) {
+		if (out.tcp_flags & TCP_RST)
+			return HF_REASON_NO_SOCKET_RESET;
+		if (!sk && (skb->mark & HF_MARK_OWN))
+			return HF_REASON_OWN_TIMEWAIT;
+	}
+	if (is_allowed(&out))
+		return HF_REASON_ALLOWED_SERVICE;
+	if (is_exempt(skb, set))
+		return HF_REASON_EXEMPT_USER;
+	*verdict = HF_VERDICT_DROP;
+	return HF_REASON_NOT_OURS;
+}
+
+SEC("tc")
+int hf_guard(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct hf_settings *set = settings_get();
+	const struct hf_interface *link = bpf_map_lookup_elem(&interfaces, &ifindex);
+	__u8 verdict, reason;
+
+	if (!set || !link || set->guard_mode == HF_GUARD_OFF)
+		return TC_ACT_UNSPEC;
+	reason = judge(skb, set, link, &verdict);
+	count(ifindex, HF_HOOK_GUARD, verdict, reason, skb->len);
+	if (verdict == HF_VERDICT_DROP && set->guard_mode == HF_GUARD_ENFORCE)
+		return TC_ACT_SHOT;
+	return TC_ACT_UNSPEC;
+}
