@@ -321,12 +321,6 @@ static void on_store_closed(void *arg)
 	struct daemon *daemon = arg;
 
 	daemon->store = NULL;
-	if (daemon->queue)
-		queue_close(daemon->queue);
-	if (daemon->resolver)
-		resolver_close(daemon->resolver);
-	if (daemon->links)
-		links_close(daemon->links);
 	finish(daemon);
 }
 
@@ -358,6 +352,12 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
 	proxy_close(daemon->proxy);
 	exchanges_close(daemon->exchanges);
 	upstream_close(daemon->upstream);
+	if (daemon->links)
+		links_close(daemon->links);
+	if (daemon->resolver)
+		resolver_close(daemon->resolver);
+	if (daemon->queue)
+		queue_close(daemon->queue);
 	if (daemon->app_fd4 >= 0)
 		close(daemon->app_fd4);
 	if (daemon->app_fd6 >= 0)
