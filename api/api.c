@@ -16,7 +16,7 @@ static int open_all(struct api *api, char *ret_error, size_t error_size)
 	int fds[2] = {-1, -1}, r;
 
 	for (size_t i = 0; listen && listen[i]; i++) {
-		r = listener_open(api, listen[i], ret_error, error_size);
+		r = api_listener_open(api, listen[i], ret_error, error_size);
 		if (r < 0)
 			return r;
 		log_info("api", "listening on %s", listen[i]);
@@ -25,7 +25,7 @@ static int open_all(struct api *api, char *ret_error, size_t error_size)
 	for (int i = 0; i < 2; i++) {
 		if (fds[i] < 0)
 			continue;
-		r = listener_open_apps(api, fds[i], ret_error, error_size);
+		r = api_listener_open_apps(api, fds[i], ret_error, error_size);
 		if (r < 0)
 			return r;
 	}
@@ -90,6 +90,6 @@ void api_close(struct api *api, void (*closed)(void *arg), void *arg)
 	calls_refuse_waiting(api);
 	events_end(api);
 	for (size_t i = 0; i < api->listener_count; i++)
-		listener_close(api->listeners[i]);
+		api_listener_close(api->listeners[i]);
 	uv_close((uv_handle_t *)&api->keepalive, on_timer_closed);
 }

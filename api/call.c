@@ -72,7 +72,7 @@ void call_respond(struct call *call, unsigned status, struct MHD_Response *respo
 	if (call->suspended) {
 		waiting_remove(call);
 		MHD_resume_connection(call->connection);
-		listener_wake(call->listener);
+		api_listener_wake(call->listener);
 	}
 }
 

@@ -24,7 +24,7 @@ static void stream_wake(struct stream *stream)
 		return;
 	stream->suspended = false;
 	MHD_resume_connection(stream->connection);
-	listener_wake(stream->listener);
+	api_listener_wake(stream->listener);
 }
 
 static ssize_t on_read(void *arg, uint64_t pos, char *out, size_t max)

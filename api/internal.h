@@ -71,10 +71,10 @@ const struct route *route_find(const char *method, const char *path, char *param
 			       char *allow, size_t allow_size);
 
 /* --- listeners --- */
-int listener_open(struct api *api, const char *text, char *ret_error, size_t error_size);
-int listener_open_apps(struct api *api, int fd, char *ret_error, size_t error_size);
-void listener_wake(struct listener *listener); /* run MHD soon */
-void listener_close(struct listener *listener);
+int api_listener_open(struct api *api, const char *text, char *ret_error, size_t error_size);
+int api_listener_open_apps(struct api *api, int fd, char *ret_error, size_t error_size);
+void api_listener_wake(struct listener *listener); /* run MHD soon */
+void api_listener_close(struct listener *listener);
 void api_unhold(struct api *api); /* one of api->open is gone */
 /* The port that listener n got; for tests that ask for port 0. */
 uint16_t api_port(const struct api *api, size_t n);

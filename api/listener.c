@@ -37,7 +37,7 @@ static void listener_run(struct listener *listener)
 		uv_timer_stop(&listener->timer);
 }
 
-void listener_wake(struct listener *listener)
+void api_listener_wake(struct listener *listener)
 {
 	if (!listener->closing)
 		uv_timer_start(&listener->timer, on_timer, 0, 0);
@@ -54,7 +54,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	api_unhold(api);
 }
 
-void listener_close(struct listener *listener)
+void api_listener_close(struct listener *listener)
 {
 	MHD_socket fd;
 
@@ -258,7 +258,7 @@ static int open_unix(struct listener *listener, const char *path, const char **r
 	return fd;
 }
 
-int listener_open(struct api *api, const char *text, char *ret_error, size_t error_size)
+int api_listener_open(struct api *api, const char *text, char *ret_error, size_t error_size)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	const char *step = "memory";
@@ -281,7 +281,7 @@ int listener_open(struct api *api, const char *text, char *ret_error, size_t err
 	return r < 0 ? set_error(ret_error, error_size, r, text, "start") : 0;
 }
 
-int listener_open_apps(struct api *api, int fd, char *ret_error, size_t error_size)
+int api_listener_open_apps(struct api *api, int fd, char *ret_error, size_t error_size)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	struct sockaddr_storage sa;
