@@ -129,7 +129,7 @@ static int read_whole(int fd, char *buffer, size_t size, size_t *ret_len)
 
 int config_load(const char *path, struct config_errors *errors, struct config **ret_config)
 {
-	size_t size = CONFIG_FILE_MAX + 1, len;
+	size_t size = CONFIG_FILE_MAX + 1, len = 0;
 	char *buffer = NULL;
 	int fd, r = 0;
 
