@@ -171,6 +171,9 @@ static void on_op_done(struct store_job *job, int status)
 		apply_delta(queue, &op->delta);
 	if (op->has_next_due)
 		queue->next_due = op->next_due;
+	/* What finished may have been the head of a lane: the next in it is due now. */
+	if (status == 0 && op->wake && queue->totals.stored)
+		queue->next_due = 1;
 	op->finish(op, status);
 	if (status == 0)
 		tell_changes(op);

@@ -318,7 +318,9 @@ START_TEST(one_lane_has_one_lease_and_others_go_beside_it)
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_str_eq(row->id, "id-000003");
 	ck_assert_int_eq(lease(), -ENOENT);
+	ck_assert_int_eq(queue_next_due(queue), 0);
 	ck_assert_int_eq(done("id-000001", 200), 0);
+	ck_assert_int_ne(queue_next_due(queue), 0); /* who asks by it must not miss the next */
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_str_eq(row->id, "id-000002");
 }
