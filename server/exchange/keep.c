@@ -222,6 +222,17 @@ void exchange_wait_over(struct exchange *exchange)
 		exchange->stored_id);
 }
 
+/* "HTTP/1.1 200 OK" */
+static int read_reason(const struct queue_row *row, struct http_head *head)
+{
+	const char *line = (const char *)row->response_head;
+	size_t len = (size_t)((const char *)memmem(line, row->response_head_len, "\r\n", 2) - line);
+	const char *reason = len > 13 ? line + 13 : "";
+	int r = buf_append(&head->text, reason, len > 13 ? len - 13 : 0);
+
+	return r == 0 ? buf_append(&head->text, "", 1) : r;
+}
+
 static int stored_head(const struct queue_row *row, struct http_head *head)
 {
 	const uint8_t *lines = memmem(row->response_head, row->response_head_len, "\r\n", 2);
@@ -236,7 +247,7 @@ static int stored_head(const struct queue_row *row, struct http_head *head)
 	if (len >= 2 && memcmp(lines + len - 2, "\r\n", 2) == 0 &&
 	    (len == 2 || (len >= 4 && memcmp(lines + len - 4, "\r\n", 2) == 0)))
 		len -= 2; /* the empty line */
-	r = buf_append(&head->text, "", 1);
+	r = read_reason(row, head);
 	if (r == 0)
 		r = http_read_fields(head, lines, len);
 	if (r < 0)
