@@ -6,26 +6,22 @@
 #include <linux/pkt_sched.h>
 #include <string.h>
 
-static struct bpf_tc_hook hook_of(int ifindex, enum bpf_tc_attach_point point)
+/* By pointer: returned by value a struct loses its tail padding, and libbpf refuses options
+ * whose padding is not zero. */
+static void hook_init(struct bpf_tc_hook *hook, int ifindex, enum bpf_tc_attach_point point)
 {
-	struct bpf_tc_hook hook;
-
-	memset(&hook, 0, sizeof(hook));
-	hook.sz = sizeof(hook);
-	hook.ifindex = ifindex;
-	hook.attach_point = point;
-	return hook;
+	memset(hook, 0, sizeof(*hook));
+	hook->sz = sizeof(*hook);
+	hook->ifindex = ifindex;
+	hook->attach_point = point;
 }
 
-static struct bpf_tc_opts filter(void)
+static void filter_init(struct bpf_tc_opts *opts)
 {
-	struct bpf_tc_opts opts;
-
-	memset(&opts, 0, sizeof(opts));
-	opts.sz = sizeof(opts);
-	opts.handle = STEER_GUARD_HANDLE;
-	opts.priority = STEER_GUARD_PRIORITY;
-	return opts;
+	memset(opts, 0, sizeof(*opts));
+	opts->sz = sizeof(*opts);
+	opts->handle = STEER_GUARD_HANDLE;
+	opts->priority = STEER_GUARD_PRIORITY;
 }
 
 static uint32_t program_id(int fd)
@@ -46,10 +42,13 @@ static bool in_list(const struct guarded *guarded, int ifindex)
 
 static int attach_one(struct steer *steer, int ifindex)
 {
-	struct bpf_tc_hook hook = hook_of(ifindex, BPF_TC_EGRESS);
-	struct bpf_tc_opts opts = filter();
-	int r = bpf_tc_hook_create(&hook);
+	struct bpf_tc_hook hook;
+	struct bpf_tc_opts opts;
+	int r;
 
+	hook_init(&hook, ifindex, BPF_TC_EGRESS);
+	filter_init(&opts);
+	r = bpf_tc_hook_create(&hook);
 	if (r < 0 && r != -EEXIST)
 		return r;
 	opts.prog_fd = steer->program_fds[OBJECT_GUARD];
@@ -66,13 +65,14 @@ int guard_attach(struct steer *steer, char *error, size_t size)
 	for (size_t i = 0; i < steer->wanted.link_count; i++) {
 		const char *name = steer->wanted.links[i].interface;
 		const struct rtnl_interface *interface = rtnl_interface_by_name(steer->rtnl, name);
-		struct bpf_tc_opts opts = filter();
+		struct bpf_tc_opts opts;
 		struct bpf_tc_hook hook;
 		int r;
 
 		if (!interface)
 			continue;
-		hook = hook_of(interface->index, BPF_TC_EGRESS);
+		hook_init(&hook, interface->index, BPF_TC_EGRESS);
+		filter_init(&opts);
 		if (bpf_tc_query(&hook, &opts) || opts.prog_id != wanted_id) {
 			r = attach_one(steer, interface->index);
 			if (r < 0) {
@@ -96,15 +96,17 @@ int guard_attach(struct steer *steer, char *error, size_t size)
 
 static int release_one(struct rtnl *rtnl, int ifindex)
 {
-	struct bpf_tc_hook hook = hook_of(ifindex, BPF_TC_EGRESS);
-	struct bpf_tc_opts opts = filter();
+	struct bpf_tc_hook hook;
+	struct bpf_tc_opts opts;
 	size_t ingress = 0, egress = 0;
 	int r;
 
+	hook_init(&hook, ifindex, BPF_TC_EGRESS);
+	filter_init(&opts);
 	/* Also false where there is no clsact at all. */
 	if (bpf_tc_query(&hook, &opts) < 0)
 		return 0;
-	opts = filter();
+	filter_init(&opts);
 	r = bpf_tc_detach(&hook, &opts);
 	if (r < 0 && r != -ENOENT)
 		return r;
@@ -115,7 +117,7 @@ static int release_one(struct rtnl *rtnl, int ifindex)
 				       &egress);
 	if (r < 0 || ingress || egress)
 		return r;
-	hook = hook_of(ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
+	hook_init(&hook, ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
 	return bpf_tc_hook_destroy(&hook);
 }
 
