@@ -43,7 +43,7 @@ struct vlan_tag {
 };
 
 /* Set by the loader: can the program see packets in several buffers (kernel 5.18)? */
-const volatile __u8 has_frags = 1;
+const volatile __u8 has_frags SEC(".rodata.frags") = 1;
 
 static __always_inline __u32 packet_len(struct xdp_md *ctx)
 {

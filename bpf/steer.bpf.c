@@ -147,7 +147,8 @@ static __always_inline struct decision look(struct xdp_md *ctx, struct packet *p
 	return decide(ctx, p, set);
 }
 
-SEC("xdp.frags")
+/* The loader asks for fragments (xdp.frags) where the kernel knows them. */
+SEC("xdp")
 int hf_steer(struct xdp_md *ctx)
 {
 	__u32 ifindex = ctx->ingress_ifindex;

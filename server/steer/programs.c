@@ -69,8 +69,7 @@ static void drop_unlike_pins(struct bpf_object *object)
 {
 	struct bpf_map *map;
 
-	bpf_object__for_each_map(map, object)
-	{
+	bpf_object__for_each_map (map, object) {
 		const char *path = bpf_map__pin_path(map);
 		struct bpf_map_info info = {0};
 		__u32 len = sizeof(info);
@@ -107,9 +106,21 @@ static struct bpf_program *program_of(struct bpf_object *object, enum bpf_prog_t
 {
 	struct bpf_program *program;
 
-	bpf_object__for_each_program(program,
-				     object) if (bpf_program__type(program) == type) return program;
+	bpf_object__for_each_program (program, object)
+		if (bpf_program__type(program) == type)
+			return program;
 	return NULL;
+}
+
+/* The program is told too: it may not call what such a kernel does not have. */
+static void set_frags(struct bpf_object *object, struct bpf_program *program, bool frags)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(object, ".rodata.frags");
+	const __u8 value = frags;
+
+	if (map)
+		(void)bpf_map__set_initial_value(map, &value, sizeof(value));
+	(void)bpf_program__set_flags(program, frags ? BPF_F_XDP_HAS_FRAGS : 0);
 }
 
 /* without_frags: kernels before 5.18 do not know packets in fragments. */
@@ -130,9 +141,8 @@ static int load_object(struct steer *steer, enum steer_hook_object which, bool w
 		bpf_object__close(object);
 		return -ENOEXEC;
 	}
-	if (without_frags)
-		(void)bpf_program__set_flags(program, bpf_program__flags(program) &
-							      (__u32)~BPF_F_XDP_HAS_FRAGS);
+	if (which == OBJECT_STEER)
+		set_frags(object, program, !without_frags);
 	drop_unlike_pins(object);
 	r = bpf_object__load(object);
 	if (r < 0) {
