@@ -29,7 +29,11 @@ void lane_close(struct lane *lane)
 		lane->upstream->idle_count--;
 	}
 	count_bytes(lane);
-	conn_close(lane->conn, false);
+	/* Closed in order, a socket would still send its request when its dead link is back. */
+	if (lane->request)
+		conn_reset(lane->conn);
+	else
+		conn_close(lane->conn, false);
 	lane->dead = true;
 	/* Inside the parser's callback the parser is still needed. */
 	if (!lane->feeding)
