@@ -63,8 +63,8 @@
 #define DNS_NEW_NAMES_BURST 256 /* new virtual names by one source at once */
 #define DNS_NEW_NAMES_RATE  16	/* and each second from then on */
 #define VIRTUAL_NAMES_MAX   65536
-#define DNS_TRY_TIMEOUT	    1200 /* one server, one try */
-#define DNS_TRIES	    2	 /* of each server */
+#define DNS_TRY_TIMEOUT	    1200  /* one server, one try */
+#define DNS_TRIES	    2	  /* of each server */
 #define DNS_ASK_TIMEOUT	    5000  /* one link's servers in all, for the daemon's own */
 #define DNS_LINK_TIMEOUT    2500  /* and for an app's question, before the next link */
 #define DNS_SECOND_WAIT	    200	  /* for the other family, when one has answered */
@@ -98,19 +98,19 @@
 #define REPLAY_SWEEP_INTERVAL  10000
 
 /* api */
-#define API_LISTENERS_MAX	16
-#define API_CONNECTIONS_MAX	1024 /* of one listener */
-#define API_CONNECTION_TIMEOUT	60   /* seconds without a byte */
-#define API_JSON_MAX		(64 << 10) /* a command; a request handed over has its own bound */
-#define API_JSON_DEPTH		16
-#define API_UPLOADS_MAX		(64 << 20) /* bodies that are being received, all together */
-#define API_PAGE_DEFAULT	50
-#define API_PAGE_MAX		500
-#define API_EVENT_CLIENTS_MAX	32
-#define API_EVENT_BUFFER_MAX	(64 << 10) /* what one slow reader may be behind */
-#define API_EVENT_KEEPALIVE	15000
-#define API_TOKEN_MAX		512
-#define REPLAY_LINK_WAIT   15000 /* no online link is allowed: asked again, or when links change */
-#define REPLAY_PROOF_WAIT  1000	 /* links are online, none proven: looked at again */
-#define REPLAY_UNSENT_WAIT 2000	 /* a link died before anything was sent */
-#define REPLAY_CLOCK_STEP  2000	 /* a smaller step of the wall clock is nothing */
+#define API_LISTENERS_MAX      16
+#define API_CONNECTIONS_MAX    1024	  /* of one listener */
+#define API_CONNECTION_TIMEOUT 60	  /* seconds without a byte */
+#define API_JSON_MAX	       (64 << 10) /* a command; a request handed over has its own bound */
+#define API_JSON_DEPTH	       16
+#define API_UPLOADS_MAX	       (64 << 20) /* bodies that are being received, all together */
+#define API_PAGE_DEFAULT       50
+#define API_PAGE_MAX	       500
+#define API_EVENT_CLIENTS_MAX  32
+#define API_EVENT_BUFFER_MAX   (64 << 10) /* what one slow reader may be behind */
+#define API_EVENT_KEEPALIVE    15000
+#define API_TOKEN_MAX	       512
+#define REPLAY_LINK_WAIT       15000 /* no online link is allowed: asked again, or when links change */
+#define REPLAY_PROOF_WAIT      1000 /* links are online, none proven: looked at again */
+#define REPLAY_UNSENT_WAIT     2000 /* a link died before anything was sent */
+#define REPLAY_CLOCK_STEP      2000 /* a smaller step of the wall clock is nothing */
