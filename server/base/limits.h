@@ -28,10 +28,11 @@
 #define STEER_CHECK_TIME   500 /* for what sends no event */
 
 /* configuration */
-#define CONFIG_FILE_MAX	 (1 << 20)
-#define CONFIG_RULES_MAX 256
-#define CONFIG_LIST_MAX	 64
-#define INTERFACES_MAX	 64
+#define CONFIG_FILE_MAX	  (1 << 20)
+#define CONFIG_RULES_MAX  256
+#define CONFIG_EXEMPT_MAX 16 /* as many as the kernel's settings hold */
+#define CONFIG_LIST_MAX	  64
+#define INTERFACES_MAX	  64
 
 /* HTTP */
 #define HTTP_HEAD_MAX	  (64 << 10) /* request or response head */

@@ -87,9 +87,9 @@ static const struct key apps_keys[] = {
 	 .doc = "Interfaces behind which apps are: a veth, a bridge of containers, a LAN port. One "
 		"that is not there yet is steered when it comes."},
 	{"exempt_uids", KEY_UIDS, FIELD(struct config, apps.exempt_uids),
-	 COUNT(struct config, apps.exempt_uid_count), .max = CONFIG_LIST_MAX, .fallback = "[]",
-	 .doc = "Users of the device whose programs are not steered. The guard still holds for "
-		"them."},
+	 COUNT(struct config, apps.exempt_uid_count), .max = CONFIG_EXEMPT_MAX, .fallback = "[]",
+	 .doc = "Users of the device whose programs are neither steered nor held back by the "
+		"guard."},
 };
 static const struct key_group apps_group = GROUP(apps_keys);
 
