@@ -1,4 +1,10 @@
-"""What the tests of one theme share: sockets of an app's own, and short words for common steps."""
+"""What the tests of one theme share: sockets of an app's own, and short words for common steps.
+
+    from hears import hears, shared  # fixtures
+    CONFIG = {"defaults": {"hold": "1s"}}  # of the one daemon that this file's tests share
+
+    def test_something(hears): ...         # the lab; online before and after, the queue empty
+"""
 
 import contextlib
 import ctypes
@@ -7,12 +13,44 @@ import os
 import re
 import socket
 
+import pytest
+
 from harness import wait_until
 from network import NETNS, ORIGIN
 
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
 LOCATION = re.compile(r"http://holdfast\.internal/v1/requests/([0-9a-f-]{36})")
+
+
+@pytest.fixture(scope="module")
+def shared(lab, request):
+    lab.start_daemon(request.module.CONFIG, fresh=True)
+    yield lab
+    rc = lab.stop_daemon()
+    assert rc == 0, f"the daemon stopped with {rc}\n{lab.log()}"
+
+
+@pytest.fixture
+def hears(shared):
+    yield shared
+    for link in ("wifi", "lte"):
+        shared.cloud.portal(link, on=False)
+    shared.restore("wifi", "lte")
+    empty(shared)
+
+
+def delete_all(lab):
+    """Is nothing there any more? What is being sent at this moment cannot be deleted (409)."""
+    rows = lab.requests("?limit=500")
+    for row in rows:
+        status, _ = lab.api("DELETE", f"/v1/requests/{row['id']}")
+        assert status in (204, 404, 409), f"{row['id']}: {status}"
+    return not rows
+
+
+def empty(lab):
+    wait_until("the queue is empty", lambda: delete_all(lab), 15)
 
 
 @contextlib.contextmanager
@@ -83,6 +121,12 @@ def read_all(connection):
 
 def offline(lab):
     lab.cut("wifi", "lte")
+
+
+def metric(lab, name):
+    """One number of /metrics."""
+    text = lab.get("/metrics").decode()
+    return float(re.search(rf"^holdfast_{name} (\S+)$", text, re.M)[1])
 
 
 def state_of(lab, request_id):
