@@ -30,6 +30,7 @@
 /* configuration */
 #define CONFIG_FILE_MAX	  (1 << 20)
 #define CONFIG_RULES_MAX  256
+#define CONFIG_ALLOW_MAX  32
 #define CONFIG_EXEMPT_MAX 16 /* as many as the kernel's settings hold */
 #define CONFIG_LIST_MAX	  64
 #define INTERFACES_MAX	  64

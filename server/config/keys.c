@@ -275,7 +275,7 @@ static const struct key guard_keys[] = {
 	 .choices = guards,
 	 .doc = "Drop what goes around the daemon, only count it, or no guard at all."},
 	{"allow", KEY_OBJECTS, FIELD(struct config, guard.allow),
-	 COUNT(struct config, guard.allow_count), .max = CONFIG_LIST_MAX, .fallback = "[]",
+	 COUNT(struct config, guard.allow_count), .max = CONFIG_ALLOW_MAX, .fallback = "[]",
 	 .group = &allow_group, .doc = "What may leave on a link without the daemon."},
 };
 static const struct key_group guard_group = GROUP(guard_keys);

@@ -112,6 +112,8 @@ static int resolve_for_link(void *arg, struct link *link, const char *name, link
 
 /* --- building --- */
 
+_Static_assert(CONFIG_ALLOW_MAX == HF_ALLOW_MAX, "what passes the check fits the kernel's map");
+
 static void link_settings(const struct config *config, struct steer_link *links)
 {
 	for (size_t i = 0; i < config->link_count; i++) {
@@ -124,7 +126,7 @@ static void link_settings(const struct config *config, struct steer_link *links)
 
 static void allow_settings(const struct config *config, struct steer_allow *allow)
 {
-	for (size_t i = 0; i < config->guard.allow_count && i < HF_ALLOW_MAX; i++)
+	for (size_t i = 0; i < config->guard.allow_count; i++)
 		allow[i] = (struct steer_allow){
 			.protocol = config->guard.allow[i].protocol,
 			.local_port = config->guard.allow[i].local_port,
