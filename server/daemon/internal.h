@@ -29,8 +29,9 @@ struct daemon {
 	struct exchanges *exchanges;
 	struct proxy *proxy;
 	struct replay *replay;
-	uv_timer_t sweep;   /* the queue's expiry */
-	uv_timer_t changed; /* something changed in this turn of the loop: acted on once, after it */
+	uv_timer_t sweep; /* the queue's expiry */
+	uv_timer_t
+		changed; /* something changed in this turn of the loop: acted on once, after it */
 	unsigned handles;
 	bool built, links_changed, queue_changed, closing;
 	int app_fd4, app_fd6;
