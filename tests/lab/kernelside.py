@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from harness import wait_until
+from network import ORIGIN
 
 PYTHON = "/usr/bin/python3"
 PRELUDE = """
@@ -174,3 +175,20 @@ def heard(lab, ear):
     lab.network.run("cloud", PYTHON, "-c", SAY_OVER)
     wait_until("the ear hears", lambda: marks() > before)
     return [packet for packet in told(ear) if packet[0] != "lo"]
+
+
+def works(lab):
+    for where in ("app", "device"):
+        for address in (ORIGIN[0], f"[{ORIGIN[1]}]"):
+            answer = lab.curl(where, f"http://{address}/works", "--max-time", "5")
+            assert answer.status == 200 and "1.1 holdfast" in answer.headers["via"], answer
+
+
+def guard(lab, device):
+    out = privileged(lab, "device", "tc", "filter", "show", "dev", device, "egress", check=False)
+    return "hf_guard" in out
+
+
+def programs(lab, device):
+    (link,) = json.loads(privileged(lab, "device", "ip", "-j", "link", "show", device))
+    return link.get("xdp", {}).get("prog", {}).get("id")
