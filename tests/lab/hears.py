@@ -168,8 +168,11 @@ def problem(answer, status):
 
 def stored_id(answer, status=503):
     """The id of an exchange that the app was told of."""
-    problem(answer, status)
-    if status == 503:
+    if status == 202:
+        assert answer.status == 202, str(answer)
+        assert answer.headers["content-type"] == "application/json"
+    else:
+        problem(answer, status)
         assert int(answer.headers["retry-after"]) > 0
     found = LOCATION.fullmatch(answer.headers["location"])
     assert found, answer.headers["location"]
