@@ -8,6 +8,7 @@ is all packet work of the others. For each answer:
     process     processor time of the server's process
     softirq     of the whole machine, the asking side's share included, alike for all
     cpu         both together: what one answer costs
+    lost        what came faster than dnsperf read its socket (its UdpRcvbufErrors)
     program     the XDP program's own run time (kernel.bpf_stats_enabled), contained in softirq;
                 it is measured in rounds of its own, because measuring it costs time
 """
