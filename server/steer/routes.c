@@ -335,6 +335,50 @@ static int compare_rules(struct steer *steer, const struct rule_list *wanted)
 	return first;
 }
 
+/* The interface whose network the gateway is in; 0: none that the kernel connects. */
+static int interface_of_gateway(const struct rtnl_route *routes, size_t count,
+				const struct rtnl_route *lost)
+{
+	const struct rtnl_route *best = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct rtnl_route *route = &routes[i];
+
+		if (route->table != RT_TABLE_MAIN || route->type != RTN_UNICAST ||
+		    route->family != lost->family || route->has_gateway ||
+		    !route->has_destination || route->oif == lost->oif ||
+		    !ip_prefix_contains(&route->destination, &lost->gateway))
+			continue;
+		if (!best || route->destination.bits > best->destination.bits)
+			best = route;
+	}
+	return best ? best->oif : 0;
+}
+
+/*
+ * While the host is steered the kernel finds the gateway of "ip route add N via G" in our
+ * local route, and puts the route of whoever forgot "dev" on lo (fib_check_nh in
+ * net/ipv4/fib_semantics.c; IPv6 looks in the route's own table first). Give it the interface
+ * that it would have had without us. The change comes back over rtnetlink and is copied then.
+ */
+static void mend_gateways(struct steer *steer)
+{
+	const struct rtnl_interface *lo = rtnl_interface_by_name(steer->rtnl, "lo");
+	size_t count;
+	const struct rtnl_route *routes = rtnl_routes(steer->rtnl, &count);
+
+	for (size_t i = 0; i < count && lo && steer->wanted.host; i++) {
+		struct rtnl_route route = routes[i];
+
+		if (route.table != RT_TABLE_MAIN || route.type != RTN_UNICAST ||
+		    route.oif != lo->index || !route.has_gateway)
+			continue;
+		route.oif = interface_of_gateway(routes, count, &route);
+		if (route.oif && rtnl_route_add(steer->rtnl, &route) == 0)
+			steer_tell(steer, "route mended", "main: its gateway is not behind lo");
+	}
+}
+
 /* Tables before the rules that lead to them. */
 int routes_compare(struct steer *steer, char *error, size_t size)
 {
@@ -347,6 +391,7 @@ int routes_compare(struct steer *steer, char *error, size_t size)
 		free(routes.items);
 		return steer_fail(error, size, r, "rules and routes: %s", strerror(-r));
 	}
+	mend_gateways(steer);
 	r = compare_routes(steer, &routes);
 	rules_r = compare_rules(steer, &rules);
 	routes_done(steer);

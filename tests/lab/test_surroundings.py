@@ -76,3 +76,26 @@ def test_it_works_with_every_reverse_path_filter_and_with_and_without_forwarding
         assert lab.dig("app", "origin.example", server="8.8.8.8") == [ORIGIN[0]]
     finally:
         show(lab, "sysctl", "-qw", *(f"{key}={value}" for key, value in before.items()))
+
+
+def test_a_route_by_its_gateway_alone_gets_the_link_that_has_the_gateway(daemon):
+    """ip route add ... via GATEWAY, without dev: the kernel finds it in our own local route."""
+    lab = daemon()
+    wifi = LINKS["wifi"]["router"][0]
+
+    def device(destination):
+        return [word for line in show(lab, "ip", "route").splitlines() if
+                line.startswith(destination) for word in line.split()[3:5]]  # fmt: skip
+
+    show(lab, "ip", "route", "del", "default", "metric", "100")
+    try:
+        show(lab, "ip", "route", "add", "default", "via", wifi, "metric", "100")
+        show(lab, "ip", "route", "add", "203.0.113.64/27", "via", wifi)
+        wait_until("both are on the link", lambda: device("203.0.113.64/27") == ["dev", "wifi0"]
+                   and device(f"default via {wifi} ") == ["dev", "wifi0"], SOON)  # fmt: skip
+        lab.wait_links(online=["wifi"])
+        works(lab)
+        assert lab.origin_log("/works")[-1]["link"] == "wifi"
+    finally:
+        show(lab, "ip", "route", "replace", "default", "via", wifi, "dev", "wifi0",
+             "metric", "100")  # fmt: skip
