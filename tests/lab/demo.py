@@ -303,7 +303,7 @@ class Story:
                    answer.json().get("body") == "n=1")  # fmt: skip
         tell.check(f"Holdfast-Id: {answer.headers.get('holdfast-id')}, "
                    f"Age: {answer.headers.get('age')}",
-                   answer.headers.get("holdfast-id", "-") in self.location)  # fmt: skip
+                   answer.headers.get("holdfast-id", "none") in self.location)  # fmt: skip
         tell.check("and it was not sent twice", len(self.lab.origin_log("/readings")) == 3)
         url = self.asynchronous + "/response"
         answer = self.lab.curl("app", url)
