@@ -85,6 +85,7 @@
 
 /* queue */
 #define QUEUE_ROW_BYTES	   512 /* a row's own cost against queue.max_bytes, above its bytes */
+#define QUEUE_DISK_SPARE   (8 << 20) /* left free by new rows, for results and the log */
 #define QUEUE_WATCHES_MAX  16384
 #define QUEUE_EVENTS_MAX   64  /* of one exchange */
 #define QUEUE_SWEEP_BATCH  256 /* rows changed in one job of a sweep */
