@@ -1,0 +1,77 @@
+"""A full disk: nothing is promised that cannot be kept, and what is live goes on.
+
+    app ---- device (state_dir: a small tmpfs)  x  cloud: origin.example
+"""
+
+import os
+import subprocess
+
+import pytest
+
+from hears import offline, problem, stored_id, wait_held, wait_state
+
+CONFIG = {
+    "defaults": {"hold": "500ms"},
+    "rules": [{"name": "long", "match": {"path": ["/long"]}, "hold": "20s"}],
+}
+
+
+@pytest.fixture
+def small_disk(lab):
+    folder = lab.folder / "small"
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    yield folder
+    lab.kill_daemon()
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def leave(folder, room):
+    """Fill the disk but for that many bytes."""
+    disk = os.statvfs(folder)
+    with open(folder / "filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, disk.f_bavail * disk.f_frsize - room)
+
+
+def test_with_a_full_disk_the_app_hears_507_and_proxying_goes_on(lab, small_disk, daemon, tmp_path):
+    daemon(CONFIG | {"state_dir": str(small_disk)})
+    (tmp_path / "body").write_bytes(b"d" * 300000)
+    leave(small_disk, 10 << 20)
+    offline(lab)
+    stored, full = [], None
+    for n in range(20):
+        answer = lab.curl("app", f"http://origin.example/disk/{n}", "--data-binary",
+                          f"@{tmp_path}/body")  # fmt: skip
+        if answer.status != 503:
+            full = answer
+            break
+        stored.append(stored_id(answer))
+    assert stored and full
+    problem(full, 507)
+    assert "location" not in full.headers
+    client = lab.curl_start("app", "http://origin.example/long", "-d", "x")
+    wait_held(lab)
+    lab.restore("wifi", "lte", wait=False)
+    assert client.wait().status == 200
+    for n, request_id in enumerate(stored):
+        wait_state(lab, request_id, "done")
+        assert [len(entry["body"]) for entry in lab.origin_log(f"/disk/{n}")] == [300000]
+    assert lab.origin_log(f"/disk/{len(stored)}") == []
+
+
+def test_without_a_byte_left_live_requests_go_on(lab, small_disk, daemon):
+    daemon(CONFIG | {"state_dir": str(small_disk)})
+    offline(lab)
+    assert lab.dig("app", "origin.example")  # a new name could not be written down
+    leave(small_disk, 0)
+    problem(lab.curl("app", "http://origin.example/none-left", "-d", "x"), 507)
+    client = lab.curl_start("app", "http://origin.example/long", "-d", "x")
+    wait_held(lab)
+    lab.restore("wifi", "lte")
+    assert client.wait().status == 200
+    (small_disk / "filler").unlink()
+    offline(lab)
+    request_id = stored_id(lab.curl("app", "http://origin.example/room-again", "-d", "x"))
+    lab.restore("wifi", "lte")
+    wait_state(lab, request_id, "done")
