@@ -122,9 +122,17 @@ static bool connection_names_fields(const struct http_head *head)
 	return false;
 }
 
+/* Does Connection name this field? What carries the framing and the target is for every
+ * recipient, whatever Connection says: without it a body would be read as the next message. */
+static bool is_named(const struct http_head *head, const char *name)
+{
+	return strcasecmp(name, "content-length") != 0 && strcasecmp(name, "host") != 0 &&
+	       http_field_has_token(head, "connection", name);
+}
+
 bool http_field_is_hop_by_hop(const struct http_head *head, const char *name)
 {
-	return is_connection_field(name) || http_field_has_token(head, "connection", name);
+	return is_connection_field(name) || is_named(head, name);
 }
 
 bool http_method_is_safe(const char *method)
@@ -153,8 +161,7 @@ int http_write_fields(struct buf *out, const struct http_head *head)
 		const char *name = http_text(head, head->fields[i].name);
 		const char *value = http_text(head, head->fields[i].value);
 
-		if (is_connection_field(name) ||
-		    (named && http_field_has_token(head, "connection", name)))
+		if (is_connection_field(name) || (named && is_named(head, name)))
 			continue;
 		r = append_text(out, name);
 		if (r == 0)

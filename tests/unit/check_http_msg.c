@@ -227,6 +227,29 @@ START_TEST(hop_by_hop_fields_are_left_out_when_a_head_is_written)
 }
 END_TEST
 
+/* RFC 9110, 7.6.1: Connection must not name what is for all recipients. A body that went on
+ * without its length would be read as the next request. */
+START_TEST(connection_does_not_take_the_framing_or_the_host_away)
+{
+	struct http_head head;
+	struct buf out;
+
+	http_head_init(&head, HTTP_KIND_REQUEST);
+	buf_init(&out, HTTP_HEAD_MAX);
+	ck_assert_int_eq(http_field_add(&head, "Host", "a.example"), 0);
+	ck_assert_int_eq(http_field_add(&head, "Connection", "Content-Length, host, x-own"), 0);
+	ck_assert_int_eq(http_field_add(&head, "X-Own", "1"), 0);
+	ck_assert_int_eq(http_field_add(&head, "Content-Length", "3"), 0);
+	ck_assert(!http_field_is_hop_by_hop(&head, "content-length"));
+	ck_assert(http_field_is_hop_by_hop(&head, "X-Own"));
+	ck_assert_int_eq(http_write_fields(&out, &head), 0);
+	ck_assert_int_eq(buf_append(&out, "", 1), 0);
+	ck_assert_str_eq((const char *)buf_bytes(&out), "Host: a.example\r\nContent-Length: 3\r\n");
+	buf_done(&out);
+	http_head_done(&head);
+}
+END_TEST
+
 START_TEST(stored_fields_come_back_as_they_were)
 {
 	static const char lines[] = "Host: a\r\nX-Y: some value: with colon\r\nEmpty: \r\n";
@@ -258,6 +281,7 @@ int main(void)
 			    sizeof(refused) / sizeof(refused[0]));
 	tcase_add_test(tc, a_head_over_the_limits_is_refused_with_its_own_error);
 	tcase_add_test(tc, hop_by_hop_fields_are_left_out_when_a_head_is_written);
+	tcase_add_test(tc, connection_does_not_take_the_framing_or_the_host_away);
 	tcase_add_test(tc, stored_fields_come_back_as_they_were);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
