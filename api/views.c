@@ -148,7 +148,8 @@ static struct json_object *view_dns(const struct resolver_statistics *dns)
 	add_count(object, "answered_upstream", dns->answered_upstream);
 	add_count(object, "answered_stale", dns->answered_stale);
 	add_count(object, "failed", dns->failed);
-	add_count(object, "refused", dns->malformed + dns->rate_limited + dns->full);
+	add_count(object, "refused",
+		  dns->malformed + dns->rate_limited + dns->full + dns->from_link);
 	add_count(object, "virtual_names", dns->virtual_names);
 	add_count(object, "cached", dns->cached);
 	return object;

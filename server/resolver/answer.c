@@ -344,8 +344,10 @@ void answer_message(void *arg, const struct origin *origin, const uint8_t *messa
 		r->statistics.questions_tcp++;
 	else
 		r->statistics.questions_udp++;
-	if (!q || dns_question_read(message, len, &q->dns) < 0) {
-		r->statistics.malformed += q != NULL;
+	/* The guard would keep the answer back; where it is off this is no open resolver either. */
+	r->statistics.from_link += origin->from_link;
+	if (!q || origin->from_link || dns_question_read(message, len, &q->dns) < 0) {
+		r->statistics.malformed += q && !origin->from_link;
 		listener_reply(r->listener, origin, NULL, 0);
 		free(q);
 		return;

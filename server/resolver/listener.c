@@ -303,7 +303,7 @@ union control {
 };
 
 /* The address that was asked. sk_lookup leaves it as the app wrote it. */
-static bool read_local(struct msghdr *message, struct origin *origin)
+static bool read_local(struct listener *listener, struct msghdr *message, struct origin *origin)
 {
 	struct cmsghdr *c;
 	struct in_pktinfo v4;
@@ -313,11 +313,15 @@ static bool read_local(struct msghdr *message, struct origin *origin)
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
 			memcpy(&v4, CMSG_DATA(c), sizeof(v4));
 			origin->local = ip_from_v4(v4.ipi_addr.s_addr);
+			origin->from_link =
+				steer_is_link_interface(listener->steer, v4.ipi_ifindex);
 			return true;
 		}
 		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 			memcpy(&v6, CMSG_DATA(c), sizeof(v6));
 			origin->local = ip_from_v6(&v6.ipi6_addr);
+			origin->from_link =
+				steer_is_link_interface(listener->steer, (int)v6.ipi6_ifindex);
 			if (ip_is_link_local(&origin->local))
 				origin->interface = (int)v6.ipi6_ifindex;
 			return true;
@@ -346,7 +350,7 @@ static bool udp_receive(struct family *family)
 
 	if (n < 0)
 		return errno == EINTR;
-	if (!read_local(&message, &origin) || message.msg_flags & MSG_TRUNC)
+	if (!read_local(listener, &message, &origin) || message.msg_flags & MSG_TRUNC)
 		return true;
 	origin.source = ip_from_sockaddr((struct sockaddr *)&origin.peer, &port);
 	listener->cb(listener->arg, &origin, data, (size_t)n);

@@ -19,6 +19,7 @@ struct origin {
 	struct client *client;	      /* TCP; a reference, which listener_reply gives back */
 	struct sockaddr_storage peer; /* UDP */
 	int interface;		      /* UDP from a link-local address; else 0 */
+	bool from_link;		      /* UDP that came in over a link: not from an app */
 };
 
 /* message is borrowed. Each call needs exactly one listener_reply, at once or later. */

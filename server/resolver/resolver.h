@@ -71,7 +71,7 @@ size_t resolver_names_flush(struct resolver *resolver);
 
 struct resolver_statistics {
 	uint64_t questions_udp, questions_tcp, answered_cache, answered_virtual, answered_upstream,
-		answered_stale, failed, malformed, rate_limited, full;
+		answered_stale, failed, malformed, rate_limited, full, from_link;
 	size_t virtual_names, cached;
 };
 void resolver_statistics(const struct resolver *resolver, struct resolver_statistics *ret);

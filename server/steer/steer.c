@@ -361,6 +361,13 @@ out:
 	return r;
 }
 
+bool steer_is_link_interface(const struct steer *steer, int ifindex)
+{
+	const struct rtnl_interface *interface = rtnl_interface_by_index(steer->rtnl, ifindex);
+
+	return interface && steer_is_link(steer, interface->name);
+}
+
 bool steer_is_device_address(const struct steer *steer, const struct ip *ip)
 {
 	return rtnl_is_device_address(steer->rtnl, ip);

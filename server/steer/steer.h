@@ -104,6 +104,8 @@ int steer_set_listener(struct steer *steer, enum hf_socket which, int fd)
  * link_number 0: own, but bound to no link (replies to apps): mark only. */
 int steer_own_socket(struct steer *steer, int fd, unsigned link_number)
 	__attribute__((warn_unused_result));
+/* Packets that came in there are not from apps. */
+bool steer_is_link_interface(const struct steer *steer, int ifindex);
 bool steer_is_device_address(const struct steer *steer, const struct ip *ip);
 
 /* --- names --- */
