@@ -101,6 +101,13 @@ static const char *interface_of(void *arg, const struct ip *source)
 	return NULL;
 }
 
+static bool v4_of(void *arg, const struct ip *source, struct ip *ret_source)
+{
+	const struct daemon *daemon = arg;
+
+	return rtnl_neighbour_v4(daemon->rtnl, source, ret_source) == 0;
+}
+
 static int resolve_for_link(void *arg, struct link *link, const char *name, links_resolve_cb cb,
 			    void *cb_arg)
 {
@@ -192,7 +199,8 @@ static int build_proxy(struct daemon *daemon)
 		.upstream = daemon->upstream,
 		.exchanges = daemon->exchanges,
 		.interface_of = interface_of,
-		.interface_arg = daemon,
+		.v4_of = v4_of,
+		.network_arg = daemon,
 	};
 
 	return proxy_new(daemon->loop, &parts, &daemon->proxy);

@@ -288,11 +288,17 @@ static int read_authority(struct http_session *session, struct http_head *head)
 		*c = (char)tolower((unsigned char)*c);
 	if (!*host)
 		return -EINVAL;
+	/* A name from the root is the same name. */
+	if (host[1] && host[strlen(host) - 1] == '.')
+		host[strlen(host) - 1] = '\0';
 	if (session->flow.port == 80)
 		snprintf(session->authority, sizeof(session->authority), "%s", host);
 	else
 		snprintf(session->authority, sizeof(session->authority), "%.*s:%u",
 			 NAME_TEXT_MAX - 1, host, session->flow.port);
+	/* HTTP/1.0 needs none; what goes on is HTTP/1.1. */
+	if (!http_field(head, "host") && http_field_add(head, "Host", session->authority) < 0)
+		return -EINVAL;
 	/* With a virtual address the name must be the mapping's (Squid's CVE-2009-0801). */
 	return session->flow.is_virtual && strcmp(host, session->flow.name) != 0 ? -EXDEV : 0;
 }
@@ -377,6 +383,13 @@ static int refuse_syntax(struct http_session *session, int error)
 	return refuse(session, 400, "Bad Request", http_parser_error(session->parser));
 }
 
+/* May another request be looked at? Not while the app does not read its answers: they would
+ * pile up. */
+static bool may_ask(const struct http_session *session)
+{
+	return session->exchange || !conn_is_full(session->conn);
+}
+
 /* Parse what is there, up to the end of one request that is not answered yet. */
 static void feed(struct http_session *session)
 {
@@ -386,7 +399,7 @@ static void feed(struct http_session *session)
 		return;
 	session->feeding = true;
 	while (buf_len(&session->input) && !session->request_over && !session->dead && r == 0 &&
-	       !session->response_over) {
+	       !session->response_over && may_ask(session)) {
 		size_t used = 0;
 
 		r = http_parser_feed(session->parser, buf_bytes(&session->input),
@@ -446,7 +459,8 @@ static void conn_on_data(void *arg, const uint8_t *data, size_t len)
 		return;
 	}
 	/* Pipelined: what cannot be looked at yet is bounded. */
-	if (session->request_over && buf_len(&session->input) >= STREAM_BUFFER_MAX)
+	if ((session->request_over || !may_ask(session)) &&
+	    buf_len(&session->input) >= STREAM_BUFFER_MAX)
 		conn_pause(session->conn);
 	feed(session);
 }
@@ -457,16 +471,20 @@ static void conn_on_eof(void *arg)
 
 	if (session->exchange && session->request_over && !exchange_is_held(session->exchange))
 		session->close_after = true;
-	else
-		session_close(session, false);
+	else /* what it was answered before still goes out */
+		session_close(session, !session->exchange);
 }
 
 static void conn_on_drain(void *arg)
 {
 	struct http_session *session = arg;
 
-	if (session->exchange)
+	if (session->exchange) {
 		exchange_resume(session->exchange);
+		return;
+	}
+	conn_resume(session->conn);
+	feed(session);
 }
 
 static void conn_on_error(void *arg, int error)

@@ -5,7 +5,12 @@
 
 #include <sys/queue.h>
 
-enum { LISTENERS = 2 /* IPv4, IPv6 */, SOURCE_TEXT_MAX = IP_TEXT_MAX };
+enum {
+	LISTENERS = 2 /* IPv4, IPv6 */,
+	SOURCE_TEXT_MAX = IP_TEXT_MAX,
+	KNOWN_APPS = 64,
+	KNOWN_APP_TIME = 5000 /* ms */
+};
 
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(stream_list, stream);
@@ -16,6 +21,12 @@ struct listener {
 	uv_poll_t poll;
 	int fd; /* -1: none */
 	uint16_t port;
+};
+
+/* An app that comes by IPv6, and the address that it is known by. */
+struct known_app {
+	struct ip v6, name;
+	uint64_t until; /* loop ms */
 };
 
 struct proxy {
@@ -30,6 +41,7 @@ struct proxy {
 	uv_timer_t sweep;
 	unsigned handles;
 	bool closing, out_of_descriptors;
+	struct known_app apps[KNOWN_APPS];
 	struct proxy_statistics statistics;
 };
 
@@ -56,6 +68,7 @@ struct stream_kind {
 	enum protocol protocol; /* PROTOCOL_TLS, PROTOCOL_TCP */
 	const char *name;	/* SNI, or NULL */
 	bool silent; /* the app said nothing yet: what it says first is looked at again */
+	bool ended;  /* the app has shut its side */
 };
 void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_kind *kind,
 		  const uint8_t *bytes, size_t len);

@@ -106,20 +106,35 @@ bool flow_of(struct proxy *proxy, const struct conn *conn, struct flow *ret_flow
 		snprintf(flow.name, sizeof(flow.name), "%s", name);
 	}
 	if (proxy->parts.interface_of)
-		flow.interface =
-			proxy->parts.interface_of(proxy->parts.interface_arg, &flow.source);
+		flow.interface = proxy->parts.interface_of(proxy->parts.network_arg, &flow.source);
 	*ret_flow = flow;
 	return true;
 }
 
-void proxy_source_text(const struct proxy *proxy, const struct ip *source, char *ret, size_t size)
+/* Asking the kernel for each connection would cost; apps keep their addresses. */
+static const struct ip *canonical(struct proxy *proxy, const struct ip *source)
+{
+	uint64_t now = uv_now(proxy->loop);
+	struct known_app *app = &proxy->apps[source->bytes[15] % KNOWN_APPS];
+
+	if (ip_is_v4(source) || !proxy->parts.v4_of)
+		return source;
+	if (app->until > now && ip_equal(&app->v6, source))
+		return &app->name;
+	*app = (struct known_app){.v6 = *source, .name = *source, .until = now + KNOWN_APP_TIME};
+	if (!proxy->parts.v4_of(proxy->parts.network_arg, source, &app->name))
+		app->until = now; /* it may be known the next time */
+	return &app->name;
+}
+
+void proxy_source_text(struct proxy *proxy, const struct ip *source, char *ret, size_t size)
 {
 	char text[IP_TEXT_MAX];
 
 	if (ip_is_loopback(source) || steer_is_device_address(proxy->parts.steer, source))
 		snprintf(ret, size, "host");
 	else
-		snprintf(ret, size, "%s", ip_format(source, text));
+		snprintf(ret, size, "%s", ip_format(canonical(proxy, source), text));
 }
 
 static void on_flush(uv_prepare_t *prepare)

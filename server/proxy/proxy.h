@@ -19,6 +19,10 @@ struct proxy;
 /* Which interface an app's packets come from, by its address; NULL: not known. */
 typedef const char *(*proxy_interface_of)(void *arg, const struct ip *source);
 
+/* The IPv4 address of the app that has this IPv6 address: an app with both is one app,
+ * whichever family it comes by. false: not known to have one. */
+typedef bool (*proxy_v4_of)(void *arg, const struct ip *source, struct ip *ret_source);
+
 struct proxy_parts {
 	struct config *config;
 	struct steer *steer;
@@ -27,7 +31,8 @@ struct proxy_parts {
 	struct upstream *upstream;
 	struct exchanges *exchanges;
 	proxy_interface_of interface_of;
-	void *interface_arg;
+	proxy_v4_of v4_of;
+	void *network_arg; /* of both */
 };
 
 /* Opens the listeners and hands them to steer. The parts must outlive the proxy. */
@@ -46,5 +51,6 @@ struct proxy_statistics {
 	size_t sessions;
 };
 void proxy_statistics(const struct proxy *proxy, struct proxy_statistics *ret);
-/* "host" for the device's own apps, else the address: how an exchange names its app. */
-void proxy_source_text(const struct proxy *proxy, const struct ip *source, char *ret, size_t size);
+/* "host" for the device's own apps, else the address, IPv4 where the app has both: how an
+ * exchange names its app. */
+void proxy_source_text(struct proxy *proxy, const struct ip *source, char *ret, size_t size);

@@ -43,7 +43,7 @@ static void session_abort(struct session *session)
 	proxy_connection_over(proxy);
 }
 
-static void hand_on(struct session *session, enum sniff_kind found, const char *name)
+static void hand_on(struct session *session, enum sniff_kind found, const char *name, bool ended)
 {
 	const uint8_t *bytes = buf_bytes(&session->bytes);
 	size_t len = buf_len(&session->bytes);
@@ -51,6 +51,7 @@ static void hand_on(struct session *session, enum sniff_kind found, const char *
 		.protocol = found == SNIFF_TLS ? PROTOCOL_TLS : PROTOCOL_TCP,
 		.name = found == SNIFF_TLS && name[0] ? name : NULL,
 		.silent = !len,
+		.ended = ended,
 	};
 
 	session_over(session);
@@ -66,7 +67,7 @@ static void look(struct session *session)
 	enum sniff_kind found = sniff(buf_bytes(&session->bytes), buf_len(&session->bytes), name);
 
 	if (found != SNIFF_MORE)
-		hand_on(session, found, name);
+		hand_on(session, found, name, false);
 }
 
 static void on_data(void *arg, const uint8_t *data, size_t len)
@@ -85,7 +86,7 @@ static void on_eof(void *arg)
 	struct session *session = arg;
 
 	if (buf_len(&session->bytes))
-		hand_on(session, SNIFF_OPAQUE, "");
+		hand_on(session, SNIFF_OPAQUE, "", true);
 	else
 		session_abort(session);
 }
@@ -106,7 +107,7 @@ static void on_silence(uv_timer_t *timer)
 		uv_timer_start(timer, on_silence, SNIFF_PATIENCE, SNIFF_PATIENCE);
 		return;
 	}
-	hand_on(session, SNIFF_OPAQUE, "");
+	hand_on(session, SNIFF_OPAQUE, "", false);
 }
 
 void session_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len)

@@ -311,6 +311,7 @@ void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_ki
 	stream->proxy = proxy;
 	stream->app = conn;
 	stream->silent = kind->silent;
+	stream->app_eof = kind->ended;
 	stream->config = config_ref(proxy->parts.config);
 	stream->rule = find_rule(stream, kind);
 	buf_init(&stream->first, 2 * STREAM_BUFFER_MAX);

@@ -51,6 +51,8 @@ int request_route_add(struct asker *asker, const struct rtnl_route *route);
 int request_route_delete(struct asker *asker, const struct rtnl_route *route);
 int request_count_filters(struct asker *asker, int ifindex, uint32_t parent, size_t *ret_count);
 
+int neighbour_v4_of(struct asker *asker, const struct ip *ip, struct ip *ret_ip);
+
 static inline struct ip attr_ip(const struct nlattr *attr)
 {
 	uint32_t v4;
