@@ -84,7 +84,7 @@
 #define STORE_CHECK_MAX (16 << 20) /* a file up to this size is checked whole after a crash */
 
 /* queue */
-#define QUEUE_ROW_BYTES	   512 /* a row's own cost against queue.max_bytes, above its bytes */
+#define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */
 #define QUEUE_DISK_SPARE   (8 << 20) /* left free by new rows, for results and the log */
 #define QUEUE_WATCHES_MAX  16384
 #define QUEUE_EVENTS_MAX   64  /* of one exchange */
