@@ -203,9 +203,8 @@ class Story:
 
     def post(self, body, *arguments):
         shown = " ".join(f"'{a}'" if " " in a else a for a in arguments)
-        self.tell.did(f"app$ curl -4 {shown + ' ' if shown else ''}-d {body} {POSTED}")
-        # One family throughout: an app is known by the address that it asks from.
-        answer = self.lab.curl("app", POSTED, "-4", "-d", body, *arguments)
+        self.tell.did(f"app$ curl {shown + ' ' if shown else ''}-d {body} {POSTED}")
+        answer = self.lab.curl("app", POSTED, "-d", body, *arguments)
         self.tell.saw("app", answer)
         return answer
 
