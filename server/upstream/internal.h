@@ -36,6 +36,7 @@ struct lane {
 	struct upstream_request *request; /* NULL: idle */
 	uint64_t idle_since;
 	uint64_t counted_in, counted_out; /* bytes that the link was told of */
+	unsigned served;		  /* requests that are over */
 	bool reused, reusable, feeding, dead;
 };
 

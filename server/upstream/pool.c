@@ -46,6 +46,7 @@ void lane_release(struct lane *lane)
 	struct lane *oldest;
 
 	count_bytes(lane);
+	lane->served++;
 	if (!lane->reusable) {
 		lane_close(lane);
 		return;
@@ -134,7 +135,7 @@ static int on_end(void *arg)
 static void on_data(void *arg, const uint8_t *data, size_t len)
 {
 	struct lane *lane = arg;
-	struct upstream_request *request;
+	unsigned served = lane->served;
 	size_t used = 0;
 	int r = 0;
 
@@ -143,9 +144,10 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 		lane_close(lane);
 		return;
 	}
-	request = lane->request;
 	lane->feeding = true;
-	while (len && r == 0 && !lane->dead && lane->request == request) {
+	/* The end of one response may begin the next request on this lane: what is left of these
+	 * bytes is no answer to that. */
+	while (len && r == 0 && !lane->dead && lane->served == served) {
 		r = http_parser_feed(lane->parser, data, len, &used);
 		data += used;
 		len -= used;
