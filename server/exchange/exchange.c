@@ -280,7 +280,7 @@ void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
 	if (exchange->state == EXCHANGE_RECEIVING &&
 	    links_choose(exchanges->links, &exchange->rule->policy, 0)) {
 		/* Too large to be one that was stored: it goes as a stream. */
-		exchange->body.limit += STREAM_BUFFER_MAX;
+		exchange->body.limit += 2 * STREAM_BUFFER_MAX;
 		if (buf_append(&exchange->body, data, len) == 0) {
 			exchange_stream(exchange);
 			return;

@@ -88,13 +88,15 @@ static void try_again(struct exchange *exchange)
 
 void exchanges_wake(struct exchanges *exchanges)
 {
-	struct exchange *exchange, *next;
+	struct exchange *exchange = TAILQ_FIRST(&exchanges->waiting), *next;
 
-	/* Sending tells the app nothing before it returns, so the list holds still. */
-	for (exchange = TAILQ_FIRST(&exchanges->waiting); exchange; exchange = next) {
+	/* Sending tells the app nothing before it returns, so none but the one at hand moves; it
+	 * may move to the end, and is looked at once all the same. */
+	for (size_t bound = exchanges->statistics.held_now; exchange && bound > 0; bound--) {
 		next = TAILQ_NEXT(exchange, entry);
 		if (exchange->state == EXCHANGE_HELD)
 			try_again(exchange);
+		exchange = next;
 	}
 	exchanges_arm(exchanges);
 }
