@@ -7,6 +7,7 @@
  */
 #include "msg/http_msg.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <llhttp.h>
 #include <stdio.h>
@@ -87,12 +88,24 @@ static int on_method_complete(llhttp_t *llhttp)
 	return 0;
 }
 
+/* RFC 9110, 5.6.2. llhttp lets a space before the colon through, which the next server may take
+ * for another field than we do (RFC 9112, 5.1). */
+static bool is_token(const uint8_t *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum(text[i]) && (!text[i] || !strchr("!#$%&'*+-.^_`|~", text[i])))
+			return false;
+	return len > 0;
+}
+
 static int on_field_complete(llhttp_t *llhttp)
 {
 	struct http_parser *parser = llhttp->data;
+	const struct buf *text = &parser->head.text;
+	uint32_t name = parser->field.name;
 
-	if (!parser->in_trailer && parser->field.name == buf_len(&parser->head.text))
-		return parser_fail(parser, -EPROTO, "empty field name");
+	if (!parser->in_trailer && !is_token(buf_bytes(text) + name, buf_len(text) - name))
+		return parser_fail(parser, -EPROTO, "field name is not a token");
 	if (append(parser, "", 1))
 		return HPE_USER;
 	parser->field.value = (uint32_t)buf_len(&parser->head.text);
