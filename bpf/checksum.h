@@ -50,6 +50,20 @@ __attribute__((noinline)) __u64 checksum_add(struct xdp_md *ctx, __u32 at, __u32
 	return sum + bpf_htons((__u16)(*(__u8 *)octets << 8));
 }
 
+/*
+ * What is answered here has not been through the kernel's own check of the IPv4 header. Its sum
+ * is never partial.
+ */
+static __always_inline int header_intact(struct xdp_md *ctx, const struct packet *p)
+{
+	__u64 sum;
+
+	if (p->family != 4)
+		return 1;
+	sum = checksum_add(ctx, p->l3, p->l4 - p->l3, 0);
+	return sum != (__u64)-1 && !checksum_fold(sum);
+}
+
 static __always_inline __u64 checksum_pseudo_v6(const void *source, const void *destination,
 						__u32 len, __u8 protocol)
 {

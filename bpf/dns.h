@@ -314,6 +314,9 @@ __attribute__((noinline)) int dns_answer(struct xdp_md *ctx, const struct packet
 
 	if (!p || !set)
 		return -1;
+	/* Whole in its first buffer. */
+	if ((__u32)(ctx->data_end - ctx->data) < p->len)
+		return -1;
 	if (p->fragment || p->l4 - p->l3 != (p->family == 4 ? 20 : 40) || p->l3 > 0x3f)
 		return -1;
 	if (dns_read(ctx, p, set, &reply) < 0)

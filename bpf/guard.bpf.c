@@ -3,6 +3,9 @@
  * the configuration allows. An own socket is known by its storage, which only the holder of
  * the map can set; the mark alone proves nothing, CAP_NET_RAW is enough for it.
  *
+ * What a packet is, its own octets say: skb->protocol is whatever the sender of a packet socket
+ * wrote there.
+ *
  * In observe mode what would be dropped is counted as a drop and let through.
  */
 #include <linux/bpf.h>
@@ -35,6 +38,7 @@ struct {
 } guard_allow SEC(".maps");
 
 #define EXTENSIONS_MAX 6
+#define VLAN_TAGS_MAX  2
 #define ETH_P_EAPOL    0x888e
 #define TCP_FIN	       0x01
 #define TCP_SYN	       0x02
@@ -117,6 +121,8 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 		if (kind == IPPROTO_FRAGMENT) {
 			out->fragment = (extension[2] | (extension[3] & 0xf8)) != 0;
 			next += sizeof(extension);
+			if (out->fragment)
+				break;
 		} else {
 			next += (extension[1] + 1) * 8;
 		}
@@ -187,6 +193,7 @@ static __always_inline int is_allowed(const struct out *out)
 
 static __always_inline int is_exempt(struct __sk_buff *skb, const struct hf_settings *set)
 {
+	/* Without a full socket the caller must not ask: it is the overflow user's then. */
 	__u32 uid = bpf_get_socket_uid(skb);
 
 #pragma unroll
@@ -196,13 +203,40 @@ static __always_inline int is_exempt(struct __sk_buff *skb, const struct hf_sett
 	return 0;
 }
 
+/* The network protocol, and where its header begins; 0: truncated. */
+static __always_inline __u16 read_l2(struct __sk_buff *skb, const struct hf_interface *link,
+				     __u32 *ret_at)
+{
+	__be16 tag[2];
+	__u8 first;
+
+	*ret_at = 0;
+	if (!link->has_mac) {
+		if (bpf_skb_load_bytes(skb, 0, &first, 1) < 0)
+			return 0;
+		return (first >> 4) == 6 ? ETH_P_IPV6 : ETH_P_IP;
+	}
+	*ret_at = ETH_HLEN;
+	if (bpf_skb_load_bytes(skb, 2 * ETH_ALEN, &tag[1], sizeof(tag[1])) < 0)
+		return 0;
+	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
+		if (tag[1] != bpf_htons(ETH_P_8021Q) && tag[1] != bpf_htons(ETH_P_8021AD))
+			break;
+		if (bpf_skb_load_bytes(skb, *ret_at, tag, sizeof(tag)) < 0)
+			return 0;
+		*ret_at += sizeof(tag);
+	}
+	return bpf_ntohs(tag[1]);
+}
+
 /* The reason to let it out, or the one to drop it. */
 static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_settings *set,
 				  const struct hf_interface *link, __u8 *verdict)
 {
 	struct out out = {};
 	struct bpf_sock *sk = skb->sk;
-	__u32 at = link->has_mac ? ETH_HLEN : 0;
+	__u32 at;
+	__u16 type;
 	int wrong;
 
 	*verdict = HF_VERDICT_PASS;
@@ -210,14 +244,17 @@ static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_setting
 		sk = bpf_sk_fullsock(sk);
 	if (sk && bpf_sk_storage_get(&own_sockets, sk, 0, 0))
 		return HF_REASON_OWN_SOCKET;
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
+	type = read_l2(skb, link, &at);
+	if (type == ETH_P_ARP)
 		return HF_REASON_NEIGHBOUR;
-	if (skb->protocol == bpf_htons(ETH_P_EAPOL))
+	if (type == ETH_P_EAPOL)
 		return HF_REASON_LINK_CONTROL;
 	*verdict = HF_VERDICT_DROP;
-	if (skb->protocol == bpf_htons(ETH_P_IP))
+	if (!type)
+		return HF_REASON_MALFORMED;
+	if (type == ETH_P_IP)
 		wrong = read_v4(skb, at, &out);
-	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+	else if (type == ETH_P_IPV6)
 		wrong = read_v6(skb, at, &out);
 	else
 		return HF_REASON_ETHERTYPE;
@@ -233,12 +270,15 @@ static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_setting
 	if (out.protocol == IPPROTO_TCP && out.empty && !(out.tcp_flags & TCP_SYN)) {
 		if (out.tcp_flags & TCP_RST)
 			return HF_REASON_NO_SOCKET_RESET;
+		/* A TIME_WAIT socket is not a full one. Older kernels send its ACKs from a raw
+		 * socket of their own, which looks like anybody's: they stay, and the peer sends
+		 * its FIN until it gives up. */
 		if (!sk && (skb->mark & HF_MARK_OWN))
 			return HF_REASON_OWN_TIMEWAIT;
 	}
 	if (is_allowed(&out))
 		return HF_REASON_ALLOWED_SERVICE;
-	if (is_exempt(skb, set))
+	if (sk && is_exempt(skb, set))
 		return HF_REASON_EXEMPT_USER;
 	*verdict = HF_VERDICT_DROP;
 	return HF_REASON_NOT_OURS;

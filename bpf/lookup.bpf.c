@@ -26,18 +26,23 @@ struct {
 static __always_inline int give(struct bpf_sk_lookup *ctx, __u32 which, __u8 reason)
 {
 	struct bpf_sock *sk;
+	long r;
 
 	if (ctx->family == AF_INET6)
 		which++; /* hf_socket: IPv6 follows IPv4 */
 	sk = bpf_map_lookup_elem(&sockets, &which);
-	if (!sk) {
-		count(0, HF_HOOK_LOOKUP, HF_VERDICT_DROP, HF_REASON_NO_LISTENER, 0);
-		return SK_DROP;
-	}
-	bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+	if (!sk)
+		goto drop;
+	/* The very socket: a group with SO_REUSEPORT would choose another. */
+	r = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_NO_REUSEPORT);
 	bpf_sk_release(sk);
+	if (r)
+		goto drop;
 	count(0, HF_HOOK_LOOKUP, HF_VERDICT_STEER, reason, 0);
 	return SK_PASS;
+drop:
+	count(0, HF_HOOK_LOOKUP, HF_VERDICT_DROP, HF_REASON_NO_LISTENER, 0);
+	return SK_DROP;
 }
 
 static __always_inline void local_address(const struct bpf_sk_lookup *ctx, struct hf_ip *ip)

@@ -50,6 +50,17 @@ static __always_inline __u32 packet_len(struct xdp_md *ctx)
 	return has_frags ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
 }
 
+/*
+ * The IP packet's length by its header. 0 there is a train of TCP segments too long to be told
+ * (BIG TCP, which an administrator can allow on lo and veth): it ends with the packet.
+ */
+static __always_inline __u32 ip_total(__u32 told, __u32 header, const struct packet *p)
+{
+	if (!told && p->len > p->l3 && p->len - p->l3 > 0xffff + header)
+		return p->len - p->l3;
+	return told + header;
+}
+
 static __always_inline int parse_v4(void *data, void *end, struct packet *p)
 {
 	struct iphdr *ip = data + (p->l3 & L3_MASK);
@@ -57,7 +68,7 @@ static __always_inline int parse_v4(void *data, void *end, struct packet *p)
 
 	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
 		return HF_REASON_MALFORMED;
-	total = bpf_ntohs(ip->tot_len);
+	total = ip_total(bpf_ntohs(ip->tot_len), 0, p);
 	header = ip->ihl * 4;
 	if (total < header || p->l3 + total > p->len)
 		return HF_REASON_MALFORMED;
@@ -84,7 +95,7 @@ static __always_inline int parse_v6(void *data, void *end, struct packet *p)
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return HF_REASON_MALFORMED;
-	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	total = ip_total(bpf_ntohs(ip->payload_len), sizeof(*ip), p);
 	if (p->l3 + total > p->len)
 		return HF_REASON_MALFORMED;
 	p->family = 6;

@@ -29,6 +29,8 @@ static __always_inline struct decision decide_refusal(struct xdp_md *ctx, struct
 	__u8 type = p->family == 4 ? how->v4_type : how->v6_type;
 	__u8 code = p->family == 4 ? how->v4_code : how->v6_code;
 
+	if (!header_intact(ctx, p))
+		return DECIDE(XDP_DROP, DROP, MALFORMED);
 	/* RFC 1122, 3.2.2: no error about a packet for many, or from nobody in particular. */
 	if (p->group || ip_is_multicast(&p->source))
 		return d;
@@ -54,6 +56,8 @@ static __always_inline struct decision decide_icmp(struct xdp_md *ctx, struct pa
 		return DECIDE(XDP_DROP, DROP, PROTOCOL_REFUSED);
 	if (v4 ? ip_in_prefix(&p->destination, &set->virtual_v4, set->virtual_v4_bits)
 	       : ip_in_prefix(&p->destination, &set->virtual_v6, set->virtual_v6_bits)) {
+		if (!header_intact(ctx, p))
+			return DECIDE(XDP_DROP, DROP, MALFORMED);
 		if (answer_echo(ctx, p) == XDP_TX)
 			return DECIDE(XDP_TX, ANSWER, ECHO_VIRTUAL);
 		return DECIDE(XDP_DROP, DROP, ECHO_VIRTUAL);
@@ -75,6 +79,8 @@ static __always_inline struct decision decide_dns(struct xdp_md *ctx, struct pac
 {
 	int action = -1;
 
+	if (!header_intact(ctx, p))
+		return DECIDE(XDP_DROP, DROP, MALFORMED);
 	if (p->protocol == IPPROTO_UDP)
 		action = dns_answer(ctx, p);
 	if (action == XDP_TX)
