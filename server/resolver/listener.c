@@ -49,6 +49,19 @@ struct reply {
 	uint8_t data[];
 };
 
+union control {
+	struct cmsghdr header;
+	char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+/* Not from an app. What the device asks at a link's address goes over lo, but is told as if it
+ * came in over the link. */
+static bool is_from_link(const struct listener *listener, int ifindex, const struct ip *source)
+{
+	return steer_is_link_interface(listener->steer, ifindex) &&
+	       !steer_is_device_address(listener->steer, source);
+}
+
 /* --- life --- */
 
 static void on_closed(uv_handle_t *handle)
@@ -222,6 +235,31 @@ static struct client *client_new(struct listener *listener)
 	return client;
 }
 
+/* The interface that a connection came in by, which the kernel kept from its handshake and
+ * tells where a datagram's would be told. 0: it does not say. */
+static int client_interface(int fd, int family)
+{
+	bool v4 = family == AF_INET;
+	int level = v4 ? IPPROTO_IP : IPPROTO_IPV6, on = 1;
+	union control control = {0};
+	socklen_t len = sizeof(control);
+	struct in_pktinfo info4;
+	struct in6_pktinfo info6;
+
+	if (setsockopt(fd, level, v4 ? IP_PKTINFO : IPV6_RECVPKTINFO, &on, sizeof(on)) < 0 ||
+	    getsockopt(fd, level, v4 ? IP_PKTOPTIONS : IPV6_2292PKTOPTIONS, &control, &len) < 0)
+		return 0;
+	if (v4 && len >= CMSG_LEN(sizeof(info4)) && control.header.cmsg_type == IP_PKTINFO) {
+		memcpy(&info4, CMSG_DATA(&control.header), sizeof(info4));
+		return info4.ipi_ifindex;
+	}
+	if (!v4 && len >= CMSG_LEN(sizeof(info6)) && control.header.cmsg_type == IPV6_PKTINFO) {
+		memcpy(&info6, CMSG_DATA(&control.header), sizeof(info6));
+		return (int)info6.ipi6_ifindex;
+	}
+	return 0;
+}
+
 /* The mark keeps the answers on the main table, whatever the daemon's other rules say. */
 static int client_start(struct client *client)
 {
@@ -234,9 +272,12 @@ static int client_start(struct client *client)
 		r = uv_fileno((uv_handle_t *)&client->tcp, &fd);
 	if (r == 0)
 		r = steer_own_socket(client->listener->steer, fd, 0);
-	if (r == 0)
-		client->source = ip_from_sockaddr((struct sockaddr *)&peer, &port);
-	return r;
+	if (r < 0)
+		return r;
+	client->source = ip_from_sockaddr((struct sockaddr *)&peer, &port);
+	if (is_from_link(client->listener, client_interface(fd, peer.ss_family), &client->source))
+		return -EACCES;
+	return 0;
 }
 
 static void on_connection(uv_stream_t *server, int status)
@@ -297,11 +338,6 @@ gone:
 
 /* --- UDP --- */
 
-union control {
-	struct cmsghdr header;
-	char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
-};
-
 /* The address that was asked. sk_lookup leaves it as the app wrote it. */
 static bool read_local(struct listener *listener, struct msghdr *message, struct origin *origin)
 {
@@ -313,15 +349,14 @@ static bool read_local(struct listener *listener, struct msghdr *message, struct
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
 			memcpy(&v4, CMSG_DATA(c), sizeof(v4));
 			origin->local = ip_from_v4(v4.ipi_addr.s_addr);
-			origin->from_link =
-				steer_is_link_interface(listener->steer, v4.ipi_ifindex);
+			origin->from_link = is_from_link(listener, v4.ipi_ifindex, &origin->source);
 			return true;
 		}
 		if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 			memcpy(&v6, CMSG_DATA(c), sizeof(v6));
 			origin->local = ip_from_v6(&v6.ipi6_addr);
 			origin->from_link =
-				steer_is_link_interface(listener->steer, (int)v6.ipi6_ifindex);
+				is_from_link(listener, (int)v6.ipi6_ifindex, &origin->source);
 			if (ip_is_link_local(&origin->local))
 				origin->interface = (int)v6.ipi6_ifindex;
 			return true;
@@ -350,9 +385,9 @@ static bool udp_receive(struct family *family)
 
 	if (n < 0)
 		return errno == EINTR;
+	origin.source = ip_from_sockaddr((struct sockaddr *)&origin.peer, &port);
 	if (!read_local(listener, &message, &origin) || message.msg_flags & MSG_TRUNC)
 		return true;
-	origin.source = ip_from_sockaddr((struct sockaddr *)&origin.peer, &port);
 	listener->cb(listener->arg, &origin, data, (size_t)n);
 	return true;
 }

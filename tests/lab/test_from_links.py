@@ -6,7 +6,7 @@
 import pytest
 
 from kernelside import ask, question, running, running_lab, status  # noqa: F401
-from network import LINKS
+from network import LINKS, ORIGIN
 
 CHANGES = {"guard": {"mode": "off"}}
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
@@ -18,13 +18,26 @@ LINK = pytest.mark.parametrize("link", ["wifi", "lte"])
 def test_the_device_is_no_open_resolver(running_lab, link, family):
     lab = running_lab
     address = LINKS[link]["address"][family]
-    assert ask(lab, "app", address, question("origin.example"))
+    for where in ("app", "device"):
+        assert ask(lab, where, address, question("origin.example"))
     before = status(lab)["dns"]
     for name in ("origin.example", "fresh.many.example", "holdfast.internal"):
         assert ask(lab, "cloud", address, question(name), timeout=0.3) is None
     after = status(lab)["dns"]
     assert after["refused"] == before["refused"] + 3
     assert after["answered_upstream"] == before["answered_upstream"]
+
+
+@FAMILIES
+@LINK
+def test_connections_for_questions_are_closed(running_lab, link, family):
+    lab = running_lab
+    address = LINKS[link]["address"][family]
+    arguments = ["+tcp", "+time=1", "+tries=1", "+short"]
+    assert lab.dig("app", "origin.example", "A", "+tcp", server=address) == [ORIGIN[0]]
+    assert lab.dig("device", "origin.example", "A", "+tcp", server=address) == [ORIGIN[0]]
+    done = lab.start("cloud", "dig", *arguments, f"@{address}", "origin.example").wait()
+    assert done.rc != 0 and ORIGIN[0] not in done.out, done
 
 
 @FAMILIES

@@ -91,6 +91,11 @@ int steer_set_listener(struct steer *steer, enum hf_socket which, int fd)
 {
 	return 0;
 }
+bool steer_is_device_address(const struct steer *steer, const struct ip *ip)
+{
+	return false;
+}
+
 bool steer_is_link_interface(const struct steer *steer, int ifindex)
 {
 	return false;
