@@ -143,6 +143,15 @@ def test_another_request_is_another_exchange(hears):
     assert stored_id(post(hears, "/differs", body="z")) not in ids
 
 
+def test_an_app_with_both_families_is_one_app(hears):
+    offline(hears)
+    request_id = stored_id(hears.curl("app", f"{URL}/families", "-4", "-d", "x"))
+    assert stored_id(hears.curl("app", f"{URL}/families", "-6", "-d", "x")) == request_id
+    replayed(hears, request_id)
+    answer = hears.curl("app", f"{URL}/families", "-6", "-d", "x")
+    assert answer.headers["holdfast-id"] == request_id
+
+
 def test_headers_that_do_not_count_make_no_difference(hears):
     offline(hears)
     first = stored_id(post(hears, "/agent", "-A", "one", "-H", "X-Trace: 1"))
