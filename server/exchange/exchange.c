@@ -273,7 +273,8 @@ void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
 		if (upstream_write(exchange->sending, data, len) == 0)
 			return;
 	}
-	if (exchange->state != EXCHANGE_RECEIVING && !exchange->streaming)
+	if (exchange->state != EXCHANGE_RECEIVING &&
+	    (!exchange->streaming || exchange->state != EXCHANGE_SENDING))
 		return;
 	if (buf_append(&exchange->body, data, len) == 0)
 		return;
@@ -286,8 +287,15 @@ void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
 			return;
 		}
 	}
-	if (exchange->state == EXCHANGE_RECEIVING)
+	if (exchange->state == EXCHANGE_RECEIVING) {
 		too_large(exchange);
+		return;
+	}
+	/* A body with a hole must not reach its end. */
+	upstream_cancel(exchange->sending);
+	exchange->sending = NULL;
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_abort(exchange->arg, "out of memory for a streamed body");
 }
 
 void exchange_body_end(struct exchange *exchange)

@@ -217,7 +217,8 @@ struct queue_row *exchanges_row(struct exchanges *exchanges, const char *id, boo
 static bool passes(const struct exchange *exchange, const struct queue_filter *filter)
 {
 	const char *authority = exchange->request.authority;
-	size_t host_len = strcspn(authority, ":");
+	const char *bracket = strchr(authority, ']');
+	size_t host_len = bracket ? (size_t)(bracket - authority) + 1 : strcspn(authority, ":");
 
 	if (exchange->state != EXCHANGE_HELD)
 		return false;

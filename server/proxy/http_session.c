@@ -140,6 +140,7 @@ static void on_body(void *arg, const uint8_t *data, size_t len)
 	char size[20];
 	int n = 1;
 
+	session->since = uv_now(session->proxy->loop);
 	if (session->chunked) {
 		int digits = snprintf(size, sizeof(size), "%zx\r\n", len);
 

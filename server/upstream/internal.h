@@ -27,7 +27,7 @@ struct upstream {
  * between two. Only lanes of the same link, target and port are used again.
  */
 struct lane {
-	TAILQ_ENTRY(lane) entry; /* in upstream->idle, while request is NULL */
+	TAILQ_ENTRY(lane) entry; /* in upstream->idle, while it is */
 	struct upstream *upstream;
 	struct conn *conn;
 	struct link *link;
@@ -37,7 +37,7 @@ struct lane {
 	uint64_t idle_since;
 	uint64_t counted_in, counted_out; /* bytes that the link was told of */
 	unsigned served;		  /* requests that are over */
-	bool reused, reusable, feeding, dead;
+	bool idle, reused, reusable, feeding, dead;
 };
 
 /* pool.c */

@@ -24,7 +24,7 @@ void lane_close(struct lane *lane)
 {
 	if (lane->dead)
 		return;
-	if (!lane->request) {
+	if (lane->idle) {
 		TAILQ_REMOVE(&lane->upstream->idle, lane, entry);
 		lane->upstream->idle_count--;
 	}
@@ -47,6 +47,7 @@ void lane_release(struct lane *lane)
 
 	count_bytes(lane);
 	lane->served++;
+	lane->request = NULL;
 	if (!lane->reusable) {
 		lane_close(lane);
 		return;
@@ -55,8 +56,7 @@ void lane_release(struct lane *lane)
 		oldest = TAILQ_LAST(&upstream->idle, lane_list);
 		lane_close(oldest);
 	}
-	lane->request = NULL;
-	lane->reused = true;
+	lane->idle = lane->reused = true;
 	lane->idle_since = uv_now(upstream->loop);
 	TAILQ_INSERT_HEAD(&upstream->idle, lane, entry);
 	upstream->idle_count++;
@@ -72,6 +72,7 @@ struct lane *pool_take(struct upstream *upstream, struct link *link, const char 
 			continue;
 		TAILQ_REMOVE(&upstream->idle, lane, entry);
 		upstream->idle_count--;
+		lane->idle = false;
 		upstream->statistics.reused++;
 		return lane;
 	}

@@ -29,7 +29,7 @@ struct upstream_request {
 	struct buf head; /* as it goes out; kept until a response byte comes */
 	const uint8_t *body;
 	size_t body_len;
-	bool stream, chunked, body_ended, responding, interim, drained_told;
+	bool stream, chunked, body_ended, responding, interim;
 	struct upstream_ops ops;
 	void *arg;
 };
