@@ -339,25 +339,33 @@ static void forget(void *arg, int status)
 			    strerror(-status));
 }
 
-void exchange_app_gone(struct exchange *exchange)
+/* What is held for an app that is no longer there. */
+void exchange_leave(struct exchange *exchange)
 {
-	struct exchanges *exchanges = exchange->exchanges;
+	int r;
 
-	if (exchange->state != EXCHANGE_HELD && exchange->state != EXCHANGE_WAITING) {
-		exchange_free(exchange);
+	if (exchange->state != EXCHANGE_HELD && exchange->state != EXCHANGE_WAITING)
+		return;
+	if (exchange->state == EXCHANGE_WAITING ||
+	    exchange->rule->policy.on_disconnect == DISCONNECT_CANCEL) {
+		exchange->exchanges->statistics.cancelled++;
 		return;
 	}
-	if (exchange->state == EXCHANGE_HELD &&
-	    exchange->rule->policy.on_disconnect == DISCONNECT_STORE) {
-		exchange_note(exchange, "the app hung up");
-		int r = exchange_put(exchange, true, forget, NULL);
+	exchange_note(exchange, "the app hung up");
+	r = exchange_put(exchange, true, forget, NULL);
+	if (r < 0)
+		forget(NULL, r);
+}
 
-		if (r < 0)
-			forget(NULL, r);
-	} else {
-		exchanges->statistics.cancelled++;
-	}
+void exchange_app_gone(struct exchange *exchange)
+{
+	exchange_leave(exchange);
 	exchange_free(exchange);
+}
+
+void exchange_app_shut(struct exchange *exchange)
+{
+	exchange->app_shut = true;
 }
 
 void exchange_free(struct exchange *exchange)

@@ -85,6 +85,9 @@ void exchange_resume(struct exchange *exchange);
 bool exchange_is_held(const struct exchange *exchange);
 /* The app is gone: cancelled and counted, or stored when the rule says so; freed either way. */
 void exchange_app_gone(struct exchange *exchange);
+/* The app has shut its side while the exchange was under way: it may still read an answer, but
+ * if the exchange comes to be held it has hung up. */
+void exchange_app_shut(struct exchange *exchange);
 /* When it is over. */
 void exchange_free(struct exchange *exchange);
 

@@ -32,6 +32,8 @@ void exchange_unlist(struct exchange *exchange)
 
 static uint64_t next_of(const struct exchange *exchange)
 {
+	if (exchange->app_shut)
+		return 0;
 	return exchange->retry_at && exchange->retry_at < exchange->deadline ? exchange->retry_at
 									     : exchange->deadline;
 }
@@ -129,6 +131,13 @@ static void hold_over(struct exchange *exchange)
 			NULL);
 }
 
+static void hung_up(struct exchange *exchange)
+{
+	exchange_leave(exchange);
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_abort(exchange->arg, "the app hung up");
+}
+
 static struct exchange *due_one(struct exchanges *exchanges, uint64_t now)
 {
 	struct exchange *exchange;
@@ -151,7 +160,9 @@ void on_hold_timer(uv_timer_t *timer)
 		exchange = due_one(exchanges, now);
 		if (!exchange)
 			break;
-		if (exchange->deadline <= now)
+		if (exchange->app_shut)
+			hung_up(exchange);
+		else if (exchange->deadline <= now)
 			hold_over(exchange);
 		else
 			try_again(exchange);

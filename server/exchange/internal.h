@@ -47,7 +47,8 @@ struct exchange {
 	char id[ID_TEXT_MAX]; /* "" until it is needed */
 	int64_t received;     /* wall, ms */
 	struct buf body;      /* whole, or what waits to be streamed */
-	bool body_ended, streaming, stream_ready, listed, behind, async, has_wait, counted_held;
+	bool body_ended, streaming, stream_ready, listed, behind, app_shut, async, has_wait,
+		counted_held;
 	uint64_t wait;	/* Prefer: wait, ms */
 	uint32_t tried; /* links, in this round */
 	unsigned rounds;
@@ -68,6 +69,8 @@ void exchange_enter(struct exchange *exchange, enum exchange_state state);
 void exchange_note(struct exchange *exchange, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 const char *exchange_id(struct exchange *exchange);
+/* Stored or counted, as the rule says, for an app that hung up. */
+void exchange_leave(struct exchange *exchange);
 /* Tell the app and be over; the exchange may be gone after this call. */
 void exchange_answer(struct exchange *exchange, int status, const char *title, const char *detail,
 		     const char *id);

@@ -470,10 +470,13 @@ static void conn_on_eof(void *arg)
 {
 	struct http_session *session = arg;
 
-	if (session->exchange && session->request_over && !exchange_is_held(session->exchange))
+	if (session->exchange && session->request_over && !exchange_is_held(session->exchange)) {
 		session->close_after = true;
-	else /* what it was answered before still goes out */
+		exchange_app_shut(session->exchange);
+	} else {
+		/* What it was answered before still goes out. */
 		session_close(session, !session->exchange);
+	}
 }
 
 static void conn_on_drain(void *arg)

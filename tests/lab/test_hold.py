@@ -113,6 +113,20 @@ def test_a_reset_of_the_app_cancels_as_well(hears):
     wait_until("it is cancelled", lambda: hears.requests() == [], 5)
 
 
+def test_an_app_that_left_while_its_request_was_sent_is_not_held_for(hears):
+    before = metric(hears, "cancelled_total")
+    with listen(hears, ORIGIN[0], 8085) as server, connect(hears, ORIGIN[0], 8085) as app:
+        app.sendall(b"GET /left HTTP/1.1\r\nHost: origin.example:8085\r\n\r\n")
+        with server.accept()[0] as peer:
+            assert peer.recv(100).startswith(b"GET /left")
+            app.shutdown(1)
+            wait_until("the proxy knows", lambda: hears.requests() == [], 1)
+            offline(hears)
+            assert read_all(app) == b""
+    assert metric(hears, "cancelled_total") == before + 1
+    assert hears.requests() == []
+
+
 def test_with_on_disconnect_store_the_hang_up_stores_it(hears):
     offline(hears)
     client = hears.curl_start("app", "http://origin.example/keep", "-4", "-d", "kept")
