@@ -105,3 +105,17 @@ def test_steering_that_was_detached_comes_back(running_lab, device):
     show(lab, "bpftool", "link", "detach", "pinned", pin)
     wait_until("it is back", lambda: programs(lab, device), SOON)
     works(lab)
+
+
+def test_a_look_up_program_that_was_detached_comes_back(running_lab):
+    lab = running_lab
+    pin = f"/sys/fs/bpf/holdfast/{lab.inode()}/link_lookup"
+
+    def attached():
+        links = show(lab, "bpftool", "link", "show").splitlines()
+        return any(f"netns_ino {lab.inode()}" in line for line in links)
+
+    assert attached()
+    show(lab, "bpftool", "link", "detach", "pinned", pin)
+    wait_until("it is back", attached, SOON)
+    works(lab)
