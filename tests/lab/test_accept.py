@@ -15,6 +15,7 @@ CONFIG = {
     "rules": [
         {"name": "accept", "match": {"path": ["/accept*"]}, "hold": "500ms", "reply": "accept"},
         {"name": "none", "match": {"path": ["/none*"]}, "hold": "500ms", "store": "none"},
+        {"name": "reject", "match": {"path": ["/forbidden*"]}, "action": "reject"},
         {"name": "quick", "match": {"path": ["/quick*"]}, "hold": "300ms"},
     ],
 }
@@ -70,6 +71,13 @@ def test_wait_shortens_the_hold(hears):
     both = hears.curl("app", f"{URL}/wait-async", "-d", "x", *ASYNC, "-H", "Prefer: wait=1")
     stored_id(both, 202)
     assert 0.9 < both.seconds < 3
+
+
+def test_a_rule_that_rejects_gives_403_with_and_without_a_link(hears):
+    problem(hears.curl("app", f"{URL}/forbidden", "-d", "x"), 403)
+    offline(hears)
+    problem(hears.curl("app", f"{URL}/forbidden", "-d", "x"), 403)
+    assert hears.requests() == [] and hears.origin_log("/forbidden") == []
 
 
 def test_wait_does_not_lengthen_the_hold(hears):
