@@ -130,8 +130,8 @@ def ear(lab):
 
 def marker(lab):
     """A packet from the cloud to itself that the ear hears: all before it has been told."""
-    lab.network.run("cloud", "/usr/bin/python3", "-c",
-                    "import socket; socket.socket(2, 2).sendto(b'escape over', ('203.0.113.9', 9))")  # fmt: skip
+    code = "import socket; socket.socket(2, 2).sendto(b'escape over', ('203.0.113.9', 9))"
+    lab.network.run("cloud", "/usr/bin/python3", "-c", code)
 
 
 def heard(lab, ear):

@@ -62,9 +62,9 @@ def test_an_exempt_user_goes_its_ordinary_way_and_others_do_not(daemon, family):
     url = f"http://[{ORIGIN[1]}]" if family else f"http://{ORIGIN[0]}"
     out = Moved(lab, interface="wifi0", hook="guard", verdict="pass", reason="exempt-user")
     user = ["setpriv", "--reuid=65534", "--clear-groups"]
-    done = lab.start("device", *user, "curl", "-sS", "-i", "--max-time", "5", f"{url}/exempt").wait()
+    done = lab.host(*user, "curl", "-sS", "-i", "--max-time", "5", f"{url}/exempt")
     assert "HTTP/1.1 200" in done.out and "1.1 holdfast" not in done.out, done
     assert out() > 0
     other = ["setpriv", "--reuid=65533", "--clear-groups"]
-    done = lab.start("device", *other, "curl", "-sS", "-i", "--max-time", "5", f"{url}/other").wait()
+    done = lab.host(*other, "curl", "-sS", "-i", "--max-time", "5", f"{url}/other")
     assert "HTTP/1.1 200" in done.out and "1.1 holdfast" in done.out, done

@@ -146,7 +146,8 @@ MALFORMED = {
     "one octet": b"\1",
     "half a head": b"\x48\x46\1\0\0\1",
     "no question": struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0),
-    "two questions": struct.pack("!6H", 1, 0x0100, 2, 0, 0, 0) + (wire("a.example") + b"\0\1\0\1") * 2,
+    "two questions": struct.pack("!6H", 1, 0x0100, 2, 0, 0, 0)
+    + (wire("a.example") + b"\0\1\0\1") * 2,
     "label over the end": struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + b"\x3fabc",
     "pointer to itself": struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1",
     "label of 64": struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + b"\x40" + b"a" * 64 + b"\0\0\1\0\1",
