@@ -200,9 +200,14 @@ static __always_inline int is_allowed(const struct out *out)
 
 static __always_inline int is_exempt(struct __sk_buff *skb, const struct hf_settings *set)
 {
-	/* Without a full socket the caller must not ask: it is the overflow user's then. */
-	__u32 uid = bpf_get_socket_uid(skb);
+	struct bpf_sock *sk = skb->sk;
+	__u32 uid;
 
+	/* Without a socket of its own, or a listener's behind a request, a packet would be the
+	 * overflow user's. */
+	if (!sk || (sk->state != BPF_TCP_NEW_SYN_RECV && !bpf_sk_fullsock(sk)))
+		return 0;
+	uid = bpf_get_socket_uid(skb);
 #pragma unroll
 	for (__u32 i = 0; i < 16; i++)
 		if (i < set->exempt_uid_count && set->exempt_uids[i] == uid)
@@ -297,7 +302,7 @@ static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_setting
 	}
 	if (is_allowed(&out))
 		return HF_REASON_ALLOWED_SERVICE;
-	if (sk && is_exempt(skb, set))
+	if (is_exempt(skb, set))
 		return HF_REASON_EXEMPT_USER;
 	*verdict = HF_VERDICT_DROP;
 	return HF_REASON_NOT_OURS;
