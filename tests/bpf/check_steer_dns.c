@@ -89,6 +89,7 @@ struct question {
 	enum shape shape;
 	bool v6;
 	size_t padding; /* behind the IP packet */
+	unsigned id;
 };
 
 static void add_opt(struct frame *f, const struct question *q)
@@ -132,7 +133,7 @@ static void ask(struct frame *f, const struct question *q)
 {
 	begin_ip(f, q->shape, q->v6 ? FAR6 : FAR4, IPPROTO_UDP);
 	frame_udp(f, 41000, 53);
-	frame_u16(f, 0x4711);
+	frame_u16(f, q->id);
 	frame_u16(f, q->flags);
 	frame_u16(f, 1);
 	frame_u32(f, 0);
@@ -161,7 +162,7 @@ static void build_answer(struct frame *f, const struct frame *in, const struct q
 	frame_ip(f, q->v6 ? FAR6 : FAR4, q->v6 ? APP6 : APP4, IPPROTO_UDP);
 	f->bytes[f->l3 + (q->v6 ? 7 : 8)] = 64;
 	frame_udp(f, 53, 41000);
-	frame_u16(f, 0x4711);
+	frame_u16(f, q->id);
 	frame_u16(f, 0x8080 | (q->flags & 0x0110)); /* QR, RA; RD and CD as asked */
 	frame_u16(f, 1);
 	frame_u16(f, answer->count);
@@ -184,10 +185,13 @@ static void build_answer(struct frame *f, const struct frame *in, const struct q
 		frame_u16(f, 0);
 	}
 	frame_end_udp(f);
-	if (q->v6)
-		frame_checksum(f, 6, pseudo_sum(f, IPPROTO_UDP));
-	else
+	if (!q->v6) {
 		put_u16(f->bytes + f->l4 + 6, 0);
+		return;
+	}
+	frame_checksum(f, 6, pseudo_sum(f, IPPROTO_UDP));
+	if (!get_u16(f->bytes + f->l4 + 6)) /* 0 would be none at all (RFC 768) */
+		put_u16(f->bytes + f->l4 + 6, 0xffff);
 }
 
 static void expect_answer(const struct question *q, const struct answer *answer)
@@ -239,6 +243,7 @@ START_TEST(a_known_name_is_answered_in_every_shape_and_size)
 				.qtype = i / SHAPES / 2 % 2 ? A : AAAA,
 				.opt = i / SHAPES / 4 % 3, /* none, EDNS, with a cookie */
 				.flags = 0x0100,
+				.id = 0x4711 + (unsigned)i,
 			};
 			struct answer answer = {count, 300, q.qtype == A ? reals4 : reals6};
 
@@ -396,6 +401,26 @@ START_TEST(padding_of_the_frame_is_not_sent_back)
 }
 END_TEST
 
+START_TEST(a_checksum_that_comes_to_nothing_is_all_ones)
+{
+	const char *const address[] = {VIRTUAL_AAAA};
+	struct question q = {.name = "x.example", .qtype = AAAA, .v6 = true, .id = 1};
+	struct answer answer = {1, 1, address};
+	struct frame in, want;
+
+	mode(HF_NAMES_VIRTUAL);
+	put_both("x.example", 1, 1000);
+	ask(&in, &q);
+	build_answer(&want, &in, &q, &answer);
+	/* The id is summed too: this one makes up what is missing. */
+	q.id += get_u16(want.bytes + want.l4 + 6);
+	ask(&in, &q);
+	build_answer(&want, &in, &q, &answer);
+	ck_assert_uint_eq(get_u16(want.bytes + want.l4 + 6), 0xffff);
+	expect_reply("all ones", &in, V(ANSWER, DNS_KERNEL), &want);
+}
+END_TEST
+
 /* --- what is not ------------------------------------------------------------------------- */
 
 START_TEST(what_is_not_simple_is_the_resolvers)
@@ -423,6 +448,14 @@ START_TEST(what_is_not_simple_is_the_resolvers)
 		q.v6 = true;
 		expect_resolver(&q);
 	}
+}
+END_TEST
+
+START_TEST(a_question_in_several_buffers_is_the_resolvers)
+{
+	mode(HF_NAMES_VIRTUAL);
+	put_both("x.example", 1, 1000);
+	expect_resolver(&(struct question){.name = "x.example", .qtype = A, .padding = 3900});
 }
 END_TEST
 
@@ -455,6 +488,9 @@ START_TEST(counts_and_lengths_must_agree)
 	expect_changed(&f, dns + 12, 0x4078); /* a label type that is none */
 	expect_changed(&f, dns + 12, 0x3f78); /* a label beyond the message */
 	expect_changed(&f, f.l4 + 4, get_u16(f.bytes + f.l4 + 4) - 1);
+	frame_u32(&f, 0); /* in the IP packet, behind the datagram */
+	frame_end(&f);
+	expect("octets behind the datagram", &f, V(STEER, DNS_RESOLVER));
 	q.opt = EDNS;
 	ask(&f, &q);
 	expect_changed(&f, dns + 10, 0); /* an OPT is there and not promised */
@@ -606,6 +642,7 @@ static TCase *questions(const char *name, void (*open)(void))
 	tcase_add_test(tcase, some_names_are_virtual_in_either_mode);
 	tcase_add_test(tcase, real_answers_run_out);
 	tcase_add_test(tcase, padding_of_the_frame_is_not_sent_back);
+	tcase_add_test(tcase, a_checksum_that_comes_to_nothing_is_all_ones);
 	tcase_add_test(tcase, what_is_not_simple_is_the_resolvers);
 	tcase_add_test(tcase, counts_and_lengths_must_agree);
 	tcase_add_test(tcase, options_fragments_and_extension_headers_are_the_resolvers);
@@ -619,10 +656,12 @@ static TCase *questions(const char *name, void (*open)(void))
 int main(void)
 {
 	Suite *suite = suite_create("steer program, DNS");
+	TCase *frags = questions("with frags", open_with_frags);
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	suite_add_tcase(suite, questions("with frags", open_with_frags));
+	tcase_add_test(frags, a_question_in_several_buffers_is_the_resolvers);
+	suite_add_tcase(suite, frags);
 	suite_add_tcase(suite, questions("without frags", open_without_frags));
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
