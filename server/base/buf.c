@@ -65,6 +65,16 @@ int buf_append(struct buf *b, const void *bytes, size_t len)
 	return 0;
 }
 
+uint8_t *buf_room(struct buf *b, size_t len)
+{
+	return buf_reserve(b, len) == 0 ? b->data + b->start + b->len : NULL;
+}
+
+void buf_commit(struct buf *b, size_t len)
+{
+	b->len += len;
+}
+
 int buf_printf(struct buf *b, const char *format, ...)
 {
 	char small[512], *text = small;

@@ -21,6 +21,11 @@ int buf_append(struct buf *b, const void *bytes, size_t len) __attribute__((warn
 int buf_printf(struct buf *b, const char *format, ...)
 	__attribute__((warn_unused_result, format(printf, 2, 3)));
 
+/* Room for `len` more bytes at the end, to be written and then committed. NULL: over the limit,
+ * or no memory. */
+uint8_t *buf_room(struct buf *b, size_t len) __attribute__((warn_unused_result));
+void buf_commit(struct buf *b, size_t len); /* at most what was asked for */
+
 /* The unread bytes; valid until the next call that changes the buffer. */
 const uint8_t *buf_bytes(const struct buf *b);
 static inline size_t buf_len(const struct buf *b)

@@ -172,7 +172,7 @@ static void read_preferences(struct exchange *exchange)
 	}
 }
 
-static const struct rule *find_rule(struct exchange *exchange, const char *path_end)
+static const struct rule *match_rule(struct exchange *exchange, const char *path_end)
 {
 	const struct exchange_request *request = &exchange->request;
 	char host[NAME_TEXT_MAX], path[1024];
@@ -216,7 +216,9 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 	exchange->ops = *ops;
 	exchange->arg = arg;
 	exchange->received = exchange_wall_ms();
-	exchange->rule = find_rule(exchange, target + strcspn(target, "?"));
+	exchange->rule = exchange->config->rule_count
+				 ? match_rule(exchange, target + strcspn(target, "?"))
+				 : &exchange->config->defaults;
 	buf_init(&exchange->body, exchange->config->queue.max_request);
 	read_preferences(exchange);
 	exchanges->statistics.started++;

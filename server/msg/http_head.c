@@ -32,10 +32,18 @@ void http_head_clear(struct http_head *head)
 	head->text = text;
 }
 
+/* Most names differ in their first letter already. */
+static bool is_name(const struct http_head *head, uint32_t i, const char *name)
+{
+	const char *here = http_text(head, head->fields[i].name);
+
+	return ((here[0] ^ name[0]) & ~0x20) == 0 && strcasecmp(here, name) == 0;
+}
+
 const char *http_field(const struct http_head *head, const char *name)
 {
 	for (uint32_t i = 0; i < head->field_count; i++)
-		if (strcasecmp(http_text(head, head->fields[i].name), name) == 0)
+		if (is_name(head, i, name))
 			return http_text(head, head->fields[i].value);
 	return NULL;
 }
@@ -59,7 +67,7 @@ static bool list_has_token(const char *list, const char *token)
 bool http_field_has_token(const struct http_head *head, const char *name, const char *token)
 {
 	for (uint32_t i = 0; i < head->field_count; i++)
-		if (strcasecmp(http_text(head, head->fields[i].name), name) == 0 &&
+		if (is_name(head, i, name) &&
 		    list_has_token(http_text(head, head->fields[i].value), token))
 			return true;
 	return false;
@@ -113,7 +121,7 @@ static bool connection_names_fields(const struct http_head *head)
 	for (uint32_t i = 0; i < head->field_count; i++) {
 		const char *value;
 
-		if (strcasecmp(http_text(head, head->fields[i].name), "connection") != 0)
+		if (!is_name(head, i, "connection"))
 			continue;
 		value = http_text(head, head->fields[i].value);
 		if (strcasecmp(value, "keep-alive") != 0 && strcasecmp(value, "close") != 0)
@@ -152,6 +160,22 @@ static int append_text(struct buf *out, const char *text)
 	return buf_append(out, text, strlen(text));
 }
 
+/* "Name: value\r\n" */
+static int write_field(struct buf *out, const char *name, const char *value)
+{
+	size_t name_len = strlen(name), value_len = strlen(value);
+	uint8_t *room = buf_room(out, name_len + value_len + 4);
+
+	if (!room)
+		return -ENOBUFS;
+	memcpy(room, name, name_len);
+	memcpy(room + name_len, ": ", 2);
+	memcpy(room + name_len + 2, value, value_len);
+	memcpy(room + name_len + 2 + value_len, "\r\n", 2);
+	buf_commit(out, name_len + value_len + 4);
+	return 0;
+}
+
 int http_write_fields(struct buf *out, const struct http_head *head)
 {
 	bool named = connection_names_fields(head);
@@ -159,17 +183,10 @@ int http_write_fields(struct buf *out, const struct http_head *head)
 
 	for (uint32_t i = 0; i < head->field_count && r == 0; i++) {
 		const char *name = http_text(head, head->fields[i].name);
-		const char *value = http_text(head, head->fields[i].value);
 
 		if (is_connection_field(name) || (named && is_named(head, name)))
 			continue;
-		r = append_text(out, name);
-		if (r == 0)
-			r = buf_append(out, ": ", 2);
-		if (r == 0)
-			r = append_text(out, value);
-		if (r == 0)
-			r = buf_append(out, "\r\n", 2);
+		r = write_field(out, name, http_text(head, head->fields[i].value));
 	}
 	return r;
 }
@@ -201,8 +218,13 @@ int http_write_request_head(struct buf *out, const struct http_head *head, const
 
 int http_write_response_head(struct buf *out, const struct http_head *head, const char *extra)
 {
-	int r = buf_printf(out, "HTTP/1.1 %u ", head->status);
+	char line[] = "HTTP/1.1 000 ";
+	int r;
 
+	line[9] = (char)('0' + head->status / 100 % 10);
+	line[10] = (char)('0' + head->status / 10 % 10);
+	line[11] = (char)('0' + head->status % 10);
+	r = buf_append(out, line, sizeof(line) - 1);
 	if (r == 0)
 		r = append_text(out, http_text(head, head->reason));
 	if (r == 0)

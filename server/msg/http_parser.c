@@ -7,7 +7,6 @@
  */
 #include "msg/http_msg.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <llhttp.h>
 #include <stdio.h>
@@ -92,8 +91,16 @@ static int on_method_complete(llhttp_t *llhttp)
  * for another field than we do (RFC 9112, 5.1). */
 static bool is_token(const uint8_t *text, size_t len)
 {
+	static const bool is[256] = {
+		['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true,
+		['#'] = true,	      ['$'] = true,	    ['%'] = true,	  ['&'] = true,
+		['\''] = true,	      ['*'] = true,	    ['+'] = true,	  ['-'] = true,
+		['.'] = true,	      ['^'] = true,	    ['_'] = true,	  ['`'] = true,
+		['|'] = true,	      ['~'] = true,
+	};
+
 	for (size_t i = 0; i < len; i++)
-		if (!isalnum(text[i]) && (!text[i] || !strchr("!#$%&'*+-.^_`|~", text[i])))
+		if (!is[text[i]])
 			return false;
 	return len > 0;
 }
@@ -150,33 +157,54 @@ static int on_status_complete(llhttp_t *llhttp)
 	return 0;
 }
 
-static unsigned field_count(const struct http_head *head, const char *name)
-{
-	unsigned n = 0;
+/* What decides a message's length, counted in one pass. */
+struct framing_fields {
+	unsigned encodings, lengths, hosts;
+	const char *encoding;
+};
 
-	for (uint32_t i = 0; i < head->field_count; i++)
-		n += strcasecmp(http_text(head, head->fields[i].name), name) == 0;
-	return n;
+static void count_framing(const struct http_head *head, struct framing_fields *ret)
+{
+	*ret = (struct framing_fields){0};
+	for (uint32_t i = 0; i < head->field_count; i++) {
+		const char *name = http_text(head, head->fields[i].name);
+
+		switch (name[0] | 0x20) {
+		case 'c':
+			ret->lengths += strcasecmp(name, "content-length") == 0;
+			break;
+		case 'h':
+			ret->hosts += strcasecmp(name, "host") == 0;
+			break;
+		case 't':
+			if (strcasecmp(name, "transfer-encoding") != 0)
+				break;
+			ret->encodings++;
+			ret->encoding = http_text(head, head->fields[i].value);
+			break;
+		}
+	}
 }
 
 /* RFC 9112, 6.1 and 6.3: what makes the length of a message doubtful is refused. */
 static const char *framing_error(const struct http_parser *parser)
 {
 	const struct http_head *head = &parser->head;
-	unsigned encodings = field_count(head, "transfer-encoding");
+	struct framing_fields f;
 
+	count_framing(head, &f);
 	if (parser->llhttp.http_major != 1 || parser->llhttp.http_minor > 1)
 		return "HTTP version not supported";
-	if (field_count(head, "content-length") > 1)
+	if (f.lengths > 1)
 		return "more than one Content-Length";
-	if (encodings && http_field(head, "content-length"))
+	if (f.encodings && f.lengths)
 		return "both Transfer-Encoding and Content-Length";
-	if (encodings && (encodings > 1 || head->minor == 0 ||
-			  strcasecmp(http_field(head, "transfer-encoding"), "chunked") != 0))
+	if (f.encodings &&
+	    (f.encodings > 1 || head->minor == 0 || strcasecmp(f.encoding, "chunked") != 0))
 		return "Transfer-Encoding other than chunked";
-	if (parser->kind == HTTP_KIND_REQUEST && field_count(head, "host") > 1)
+	if (parser->kind == HTTP_KIND_REQUEST && f.hosts > 1)
 		return "more than one Host";
-	if (parser->kind == HTTP_KIND_REQUEST && head->minor == 1 && !http_field(head, "host"))
+	if (parser->kind == HTTP_KIND_REQUEST && head->minor == 1 && !f.hosts)
 		return "no Host";
 	return NULL;
 }
@@ -311,28 +339,46 @@ static int begin_message(struct http_parser *parser)
 }
 
 /* Over the raw bytes of the head, up to its end: every line ends in CRLF and none is folded. */
+static int lone(struct http_parser *parser)
+{
+	return parser_fail(parser, -EPROTO, "CR and LF only together"), -EPROTO;
+}
+
+/* A piece of one line, without its end. */
+static int scan_piece(struct http_parser *parser, const uint8_t *piece, size_t len)
+{
+	if (!len)
+		return 0;
+	if (parser->line_start && !parser->first_line && (*piece == ' ' || *piece == '\t'))
+		return parser_fail(parser, -EPROTO, "folded header line"), -EPROTO;
+	parser->line_start = false;
+	return 0;
+}
+
 static int scan_lines(struct http_parser *parser, const uint8_t *data, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		uint8_t c = data[i];
+	while (len && parser->scanning) {
+		const uint8_t *lf = memchr(data, '\n', len);
+		size_t line = lf ? (size_t)(lf - data) : len;
+		const uint8_t *cr = memchr(data, '\r', line);
 
-		if (parser->after_cr != (c == '\n'))
-			return parser_fail(parser, -EPROTO, "CR and LF only together"), -EPROTO;
-		if (parser->after_cr) {
-			if (parser->line_start) {
-				parser->scanning = false;
-				return 0;
-			}
-			parser->after_cr = parser->first_line = false;
-			parser->line_start = true;
-			continue;
-		}
-		parser->after_cr = c == '\r';
-		if (parser->after_cr)
-			continue;
-		if (parser->line_start && !parser->first_line && (c == ' ' || c == '\t'))
-			return parser_fail(parser, -EPROTO, "folded header line"), -EPROTO;
-		parser->line_start = false;
+		if (parser->after_cr && (!lf || line))
+			return lone(parser);
+		/* A CR is the last before LF, or the last that is here. */
+		if (cr && cr != data + line - 1)
+			return lone(parser);
+		if (lf && !cr && !parser->after_cr)
+			return lone(parser);
+		if (scan_piece(parser, data, cr ? line - 1 : line) < 0)
+			return -EPROTO;
+		parser->after_cr = cr && !lf;
+		if (!lf)
+			return 0;
+		parser->scanning = !parser->line_start;
+		parser->line_start = true;
+		parser->first_line = false;
+		data += line + 1;
+		len -= line + 1;
 	}
 	return 0;
 }

@@ -111,7 +111,7 @@ static void exchange_over(struct http_session *session);
 static void on_head(void *arg, const struct http_head *head)
 {
 	struct http_session *session = arg;
-	char extra[128];
+	char extra[128], *end;
 	bool until_close = head->framing == HTTP_UNTIL_CLOSE || head->framing == HTTP_CHUNKED;
 
 	session->response_begun = true;
@@ -120,11 +120,13 @@ static void on_head(void *arg, const struct http_head *head)
 		session->close_after = true;
 	if (!session->request_over)
 		session->close_after = true;
-	snprintf(extra, sizeof(extra), "%sVia: 1.1 holdfast\r\n%s",
-		 session->chunked ? "Transfer-Encoding: chunked\r\n" : "",
-		 session->close_after ? "Connection: close\r\n"
-		 : session->http10    ? "Connection: keep-alive\r\n"
-				      : "");
+	end = stpcpy(extra, "Via: 1.1 holdfast\r\n");
+	if (session->chunked)
+		end = stpcpy(end, "Transfer-Encoding: chunked\r\n");
+	if (session->close_after)
+		stpcpy(end, "Connection: close\r\n");
+	else if (session->http10)
+		stpcpy(end, "Connection: keep-alive\r\n");
 	if (http_write_response_head(&session->head, head, extra) < 0)
 		mark_broken(session);
 	/* Most bodies are right behind: the head waits for them until the loop sleeps. */
@@ -279,7 +281,7 @@ static int read_authority(struct http_session *session, struct http_head *head)
 	} else {
 		if (!is_host_text(field))
 			return -EINVAL;
-		snprintf(host, sizeof(host), "%s", field);
+		memcpy(host, field, strlen(field) + 1);
 		bracket = strchr(host, ']');
 		colon = strrchr(host, ':');
 		if (colon && (!bracket || colon > bracket))
@@ -293,7 +295,7 @@ static int read_authority(struct http_session *session, struct http_head *head)
 	if (host[1] && host[strlen(host) - 1] == '.')
 		host[strlen(host) - 1] = '\0';
 	if (session->flow.port == 80)
-		snprintf(session->authority, sizeof(session->authority), "%s", host);
+		memcpy(session->authority, host, strlen(host) + 1);
 	else
 		snprintf(session->authority, sizeof(session->authority), "%.*s:%u",
 			 NAME_TEXT_MAX - 1, host, session->flow.port);

@@ -138,10 +138,23 @@ static void on_resolved(void *arg, int status, const struct ip *addresses, size_
 
 void target_text(const struct upstream_target *target, char *buffer)
 {
-	char address[IP_TEXT_MAX];
-	const char *host = target->address ? ip_format(target->address, address) : target->host;
+	static const char digits[] = "0123456789abcdef";
+	char port[8];
+	int n = 0;
 
-	snprintf(buffer, TARGET_TEXT_MAX, "%s:%u", host, target->port);
+	/* An address is only compared, for each request: its octets will do. */
+	for (int i = 0; target->address && i < 16; i++) {
+		*buffer++ = digits[target->address->bytes[i] >> 4];
+		*buffer++ = digits[target->address->bytes[i] & 15];
+	}
+	if (!target->address)
+		buffer = stpncpy(buffer, target->host, NAME_TEXT_MAX - 1);
+	for (unsigned rest = target->port; n == 0 || rest; rest /= 10)
+		port[n++] = (char)('0' + rest % 10);
+	*buffer++ = ':';
+	while (n)
+		*buffer++ = port[--n];
+	*buffer = '\0';
 }
 
 int upstream_connect(struct upstream *upstream, struct link *link,

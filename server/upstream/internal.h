@@ -31,7 +31,7 @@ struct lane {
 	struct upstream *upstream;
 	struct conn *conn;
 	struct link *link;
-	char target[TARGET_TEXT_MAX]; /* "name:port" or "address:port" */
+	char target[TARGET_TEXT_MAX]; /* see target_text */
 	struct http_parser *parser;
 	struct upstream_request *request; /* NULL: idle */
 	uint64_t idle_since;

@@ -160,16 +160,19 @@ void request_lane_failed(struct upstream_request *request, int status, const cha
 static int write_head(struct upstream_request *request, const struct http_head *head,
 		      const char *target, const char *extra)
 {
+	bool needs_length = !request->stream && !http_field(head, "content-length") &&
+			    (request->body_len || !http_method_is_idempotent(request->method));
 	struct buf lines;
 	int r = 0;
 
+	if (!request->chunked && !needs_length)
+		return http_write_request_head(&request->head, head, target, extra);
 	buf_init(&lines, HTTP_HEAD_MAX);
 	if (extra)
 		r = buf_append(&lines, extra, strlen(extra));
 	if (r == 0 && request->chunked)
 		r = buf_printf(&lines, "Transfer-Encoding: chunked\r\n");
-	else if (r == 0 && !request->stream && !http_field(head, "content-length") &&
-		 (request->body_len || !http_method_is_idempotent(request->method)))
+	else if (r == 0)
 		r = buf_printf(&lines, "Content-Length: %zu\r\n", request->body_len);
 	if (r == 0)
 		r = buf_append(&lines, "", 1);
