@@ -361,6 +361,8 @@ void streams_sweep(struct proxy *proxy, uint64_t now)
 
 	for (stream = TAILQ_FIRST(&proxy->streams); stream; stream = next) {
 		next = TAILQ_NEXT(stream, entry);
+		if (stream->origin)
+			count_bytes(stream);
 		if (!stream->held)
 			continue;
 		if (now >= stream->deadline) {

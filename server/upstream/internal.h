@@ -46,6 +46,7 @@ int lane_new(struct upstream *upstream, struct link *link, const char *target, s
 	     struct lane **ret_lane) __attribute__((warn_unused_result));
 void lane_release(struct lane *lane); /* back to the pool, or closed when it cannot be used again */
 void lane_close(struct lane *lane);
+void lane_count(struct lane *lane); /* tell the link of the bytes since the last time */
 void pool_close_link(struct upstream *upstream, struct link *link); /* NULL: all */
 void pool_sweep(struct upstream *upstream);
 
@@ -56,6 +57,7 @@ int request_on_end(struct upstream_request *request);
 void request_on_drain(struct upstream_request *request);
 void request_lane_failed(struct upstream_request *request, int status, const char *what);
 void request_fail(struct upstream_request *request, int status, const char *what);
+void requests_count(struct upstream *upstream);
 struct upstream_request *requests_first_of(struct upstream *upstream, struct link *link);
 
 /* dial.c */

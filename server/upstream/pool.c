@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void count_bytes(struct lane *lane)
+void lane_count(struct lane *lane)
 {
 	uint64_t in = conn_bytes_in(lane->conn), out = conn_bytes_out(lane->conn);
 
@@ -28,7 +28,7 @@ void lane_close(struct lane *lane)
 		TAILQ_REMOVE(&lane->upstream->idle, lane, entry);
 		lane->upstream->idle_count--;
 	}
-	count_bytes(lane);
+	lane_count(lane);
 	/* Closed in order, a socket would still send its request when its dead link is back. */
 	if (lane->request)
 		conn_reset(lane->conn);
@@ -45,7 +45,7 @@ void lane_release(struct lane *lane)
 	struct upstream *upstream = lane->upstream;
 	struct lane *oldest;
 
-	count_bytes(lane);
+	lane_count(lane);
 	lane->served++;
 	lane->request = NULL;
 	if (!lane->reusable) {

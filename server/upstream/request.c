@@ -343,3 +343,12 @@ struct upstream_request *requests_first_of(struct upstream *upstream, struct lin
 			return request;
 	return NULL;
 }
+
+void requests_count(struct upstream *upstream)
+{
+	struct upstream_request *request;
+
+	TAILQ_FOREACH (request, &upstream->requests, entry)
+		if (request->lane)
+			lane_count(request->lane);
+}

@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { SWEEP_INTERVAL = 5000 /* ms */ };
+enum { SWEEP_INTERVAL = 1000 /* ms */ };
 
 static void on_sweep(uv_timer_t *timer)
 {
+	requests_count(timer->data);
 	pool_sweep(timer->data);
 }
 

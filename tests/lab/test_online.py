@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from harness import wait_until
 from hears import App, connect, listen, read_all, talk
 from network import ORIGIN
 
@@ -165,6 +166,22 @@ def test_a_response_that_breaks_off_is_not_passed_as_whole(running):
         peer.close()
         answer = client.wait()
     assert answer.rc != 0 and answer.body == b"half"
+
+
+def test_a_links_bytes_are_counted_while_an_upload_goes_on(running):
+    def bytes_out():
+        _, links = running.api("GET", "/v1/links")
+        return sum(link["bytes"]["out"] for link in links["items"])
+
+    before = bytes_out()
+    with listen(running, ORIGIN[0], 8083) as server, connect(running, ORIGIN[0], 8083) as app:
+        app.sendall(b"POST /slow HTTP/1.1\r\nHost: origin.example:8083\r\n"
+                    b"Content-Length: 1000000\r\n\r\n" + b"u" * 500000)  # fmt: skip
+        with server.accept()[0] as peer:
+            got = 0
+            while got < 500000:
+                got += len(peer.recv(1 << 16))
+            wait_until("counted", lambda: bytes_out() - before > 400000, 5)
 
 
 def test_two_hundred_apps_at_once_all_hear_their_own(running):
