@@ -349,13 +349,13 @@ def main():
         if tell.failed:
             print("\n".join(["the daemon's log:", *lab.log().splitlines()[-40:]]))
         else:
-            print("every step was as told")
+            print("every step was as told", flush=True)
         if "--once" not in sys.argv:
             lab.restore("wifi")
             print(f"\nthe lab stays up: {forwarder.url}\n"
                   f"  sudo ip netns exec {lab.network.name('app')} curl http://cloud.example/\n"
                   f"  sudo ip -n {lab.network.name('cloud')} link set wifi-gw down\n"
-                  "Ctrl-C ends it")  # fmt: skip
+                  "Ctrl-C ends it", flush=True)  # fmt: skip
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
