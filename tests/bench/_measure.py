@@ -55,12 +55,17 @@ class Bench:
 
     def report(self):
         rows = sorted(self.rows(), key=lambda row: (row["case"], row["metric"]))
-        print(f"\n{'case':8} {'metric':24} {'system':10} {'median':>12} {'min':>12} {'max':>12}"
-              f" {'runs':>4}  unit")  # fmt: skip
+        ours = {(row["case"], row["metric"]): row["median"] for row in rows
+                if row["system"] == "holdfast"}  # fmt: skip
+        print("\nratio: holdfast's median divided by that of the row's system")
+        print(f"{'case':8} {'metric':16} {'system':10} {'median':>12} {'min':>12} {'max':>12}"
+              f" {'ratio':>6} {'runs':>4}  unit")  # fmt: skip
         for row in rows:
             numbers = " ".join(f"{row[key]:12.5g}" for key in ("median", "min", "max"))
-            print(f"{row['case']:8} {row['metric']:24} {row['system']:10} {numbers}"
-                  f" {row['runs']:4}  {row['unit']}")  # fmt: skip
+            own = ours.get((row["case"], row["metric"]))
+            ratio = "" if own is None or not row["median"] else f"{own / row['median']:.2f}"
+            print(f"{row['case']:8} {row['metric']:16} {row['system']:10} {numbers}"
+                  f" {ratio:>6} {row['runs']:4}  {row['unit']}")  # fmt: skip
         if self.file:
             text = {"bench": self.name, "commit": self.commit, "results": rows}
             pathlib.Path(self.file).write_text(json.dumps(text, indent=1) + "\n")
