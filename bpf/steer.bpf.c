@@ -58,7 +58,7 @@ static __always_inline struct decision decide_icmp(struct xdp_md *ctx, struct pa
 	       : ip_in_prefix(&p->destination, &set->virtual_v6, set->virtual_v6_bits)) {
 		if (!header_intact(ctx, p))
 			return DECIDE(XDP_DROP, DROP, MALFORMED);
-		if (answer_echo(ctx, p) == XDP_TX)
+		if (!ip_is_multicast(&p->source) && answer_echo(ctx, p) == XDP_TX)
 			return DECIDE(XDP_TX, ANSWER, ECHO_VIRTUAL);
 		return DECIDE(XDP_DROP, DROP, ECHO_VIRTUAL);
 	}
@@ -81,7 +81,8 @@ static __always_inline struct decision decide_dns(struct xdp_md *ctx, struct pac
 
 	if (!header_intact(ctx, p))
 		return DECIDE(XDP_DROP, DROP, MALFORMED);
-	if (p->protocol == IPPROTO_UDP)
+	/* The kernel takes no packet from a group or from nobody: neither gets an answer here. */
+	if (p->protocol == IPPROTO_UDP && !ip_is_multicast(&p->source))
 		action = dns_answer(ctx, p);
 	if (action == XDP_TX)
 		return DECIDE(XDP_TX, ANSWER, DNS_KERNEL);
