@@ -308,7 +308,7 @@ START_TEST(the_mode_says_whether_to_stop_to_watch_or_to_look_away)
 {
 	struct __sk_buff ctx = {0};
 	struct outcome o;
-	struct frame f;
+	struct frame f, cut;
 
 	build(&f, PLAIN, &rows[0]);
 	settings.guard_mode = HF_GUARD_OBSERVE;
@@ -317,6 +317,12 @@ START_TEST(the_mode_says_whether_to_stop_to_watch_or_to_look_away)
 	ck_assert_int_eq(o.action, LET_OUT);
 	ck_assert_uint_eq(o.key.verdict, HF_VERDICT_DROP);
 	ck_assert_uint_eq(o.key.reason, HF_REASON_NOT_OURS);
+	cut = f;
+	cut.len--;
+	o = run_as(&cut, &ctx);
+	ck_assert_int_eq(o.action, LET_OUT);
+	ck_assert_uint_eq(o.key.verdict, HF_VERDICT_DROP);
+	ck_assert_uint_eq(o.key.reason, HF_REASON_MALFORMED);
 	settings.guard_mode = HF_GUARD_OFF;
 	put_settings();
 	o = run_as(&f, &ctx);
