@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_FIRST = 500, RETRY_MOST = 8000 /* ms, for an origin that fails on a good link */ };
-
 void exchange_list(struct exchange *exchange, uint64_t deadline)
 {
 	exchange->deadline = deadline;

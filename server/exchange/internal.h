@@ -19,6 +19,8 @@ enum exchange_state { EXCHANGE_STATES(EXCHANGE_STATE_ENUM) };
 
 TAILQ_HEAD(exchange_list, exchange);
 
+enum { RETRY_FIRST = 500 /* ms, for an origin that fails on a good link */ };
+
 struct exchanges {
 	uv_loop_t *loop;
 	struct config *config;

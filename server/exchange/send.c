@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ROUNDS_MAX = 5, RETRY_FIRST = 500, RETRY_MOST = 8000 };
+enum { DOUBLINGS_MAX = 4 /* of the delay: 8 s at most */ };
 
 static void on_head(void *arg, const struct http_head *head)
 {
@@ -87,7 +87,8 @@ static bool blames_origin(int status)
 static void hold_or_fail(struct exchange *exchange, int status, enum upstream_stage stage,
 			 const char *what)
 {
-	uint64_t delay = RETRY_FIRST << (exchange->rounds < 4 ? exchange->rounds : 4);
+	uint64_t delay = RETRY_FIRST
+			 << (exchange->rounds < DOUBLINGS_MAX ? exchange->rounds : DOUBLINGS_MAX);
 
 	if (exchange->streaming || !exchange->body_ended ||
 	    (blames_origin(status) && links_any_online(exchange->exchanges->links))) {
