@@ -1,6 +1,7 @@
 /*
  * Both sides of the HTTP parser, fed in pieces whose size the first byte chooses.
- * clang -fsanitize=fuzzer,address,undefined; see `./dev test fuzz`.
+ * Built by hand: clang -fsanitize=fuzzer,address,undefined, with server/msg/http_*.c, server/base
+ * and llhttp; run it on tests/fuzz/corpus/http_msg.
  */
 #include "msg/http_msg.h"
 
