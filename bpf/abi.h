@@ -1,13 +1,14 @@
 /*
- * What the BPF programs and the daemon share: verdicts, reasons, map keys and values.
- * Fixed-width types, padding spelled out, sizes asserted, byte order in each comment.
- * Included by both sides; nothing here needs more than <linux/types.h>.
+ * What the BPF programs and the daemon share: verdicts, reasons, map keys and values, and what
+ * an uploaded program says of itself. Fixed-width types, padding spelled out, sizes asserted,
+ * byte order in each comment. Included by both sides; nothing here needs more than
+ * <linux/types.h>.
  */
 #pragma once
 
 #include <linux/types.h>
 
-#define HF_ABI_VERSION 1
+#define HF_ABI_VERSION 2
 
 /*
  * The mark of the daemon's own sockets: one reserved bit and the number of the link,
@@ -44,15 +45,23 @@
 	X(DNS_RESOLVER, "dns-resolver", "a DNS question for the resolver")                        \
 	X(TCP_PROXY, "tcp-proxy", "TCP for the proxy")                                            \
 	X(API_APPS, "api-apps", "a connection to holdfast.internal")                              \
-	X(UDP_REFUSED, "udp-refused", "UDP other than DNS is not relayed")                        \
+	X(UDP_RELAY, "udp-relay", "UDP for the relay")                                            \
+	X(UDP_REFUSED, "udp-refused", "UDP that no rule lets out")                                \
 	X(QUIC_REFUSED, "quic-refused", "UDP port 443 is refused so that clients use TCP")        \
 	X(PROTOCOL_REFUSED, "protocol-refused", "a protocol that is not carried")                 \
 	X(ICMP_ERROR, "icmp-error", "an ICMP error about a flow of the device")                   \
-	X(ECHO_REFUSED, "echo-refused", "an echo request to an address that is not the device's") \
+	X(ECHO_RELAY, "echo-relay", "an echo request that the daemon sends on over a link")       \
+	X(ECHO_REFUSED, "echo-refused", "an echo request that cannot be sent on")                 \
 	X(ECHO_VIRTUAL, "echo-virtual", "an echo request to a virtual address, answered")         \
-	X(FRAGMENT, "fragment", "a fragment, which cannot be classified")                         \
+	X(FRAGMENT, "fragment", "a fragment of what is not carried")                              \
+	X(FRAGMENT_STEERED, "fragment-steered", "a fragment of TCP or UDP, put together here")    \
 	X(MALFORMED, "malformed", "truncated or contradictory headers")                           \
 	X(ETHERTYPE, "ethertype", "a network protocol that is not carried")                       \
+	X(APP_NETWORK, "app-network", "to an app's network, which is reached directly")           \
+	X(INTERNAL_PORT, "internal-port", "holdfast.internal serves ports 53 and 80 alone")       \
+	X(NO_LINK, "no-link", "no link is online")                                                \
+	X(RELAY_FULL, "relay-full", "the relay has more than it can take")                        \
+	X(CUSTOM, "custom", "decided by an uploaded program that gives no reason")                \
 	X(NO_LISTENER, "no-listener", "the daemon is not there to take it")                       \
 	X(RATE_LIMITED, "rate-limited", "a refusal that was not sent, to bound their rate")       \
 	X(OWN_SOCKET, "own-socket", "sent by a socket of the daemon")                             \
@@ -90,10 +99,12 @@ struct hf_settings {
 	__u32 virtual_v4_bits; /* of the mapped form: 96 + n */
 	__u32 virtual_v6_bits;
 	__u32 exempt_uid_count;
-	__u32 pad;
+	__u32 flags;	       /* HF_FLAG_*; host order */
 	__u32 exempt_uids[16]; /* host order */
 };
 _Static_assert(sizeof(struct hf_settings) == 160, "abi");
+#define HF_FLAG_ONLINE	   1u /* some link is online: UDP and echo requests can be relayed */
+#define HF_FLAG_RELAY_QUIC 2u /* some rule relays UDP port 443: the relay decides */
 enum hf_names_mode { HF_NAMES_REAL, HF_NAMES_VIRTUAL };
 enum hf_guard_mode { HF_GUARD_ENFORCE, HF_GUARD_OBSERVE, HF_GUARD_OFF };
 
@@ -109,6 +120,18 @@ _Static_assert(sizeof(struct hf_interface) == 8, "abi");
 
 /* Map `device_addresses`, hash: struct hf_ip -> __u32 1. Every address of the device, from
  * rtnetlink; 127.0.0.0/8 and ::1 are known without it. */
+
+/* Map `direct`, LPM trie: struct hf_prefix -> __u32 1. Networks that are reached without the
+ * proxy: what is connected to interfaces that are not links, as in STEER_TABLE_CONNECTED. */
+#define HF_DIRECT_MAX 4096
+struct hf_prefix {
+	__u32 bits;  /* of the mapped form; host order */
+	__u8 ip[16]; /* as hf_ip, which is aligned to 8 */
+};
+_Static_assert(sizeof(struct hf_prefix) == 20, "abi");
+
+/* Map `heartbeat`, array of one: __u64, CLOCK_MONOTONIC ns, until when the daemon is known to
+ * be alive. Past it there is nobody to take what is steered. */
 
 /* Map `names`, hash: struct hf_name_key -> struct hf_name. The name in wire form (length
  * octets, no compression), ASCII letters in lower case, zero padded; longer names are the
@@ -157,6 +180,8 @@ enum hf_socket {
 	HF_SOCKET_DNS_TCP6,
 	HF_SOCKET_API_TCP4,
 	HF_SOCKET_API_TCP6,
+	HF_SOCKET_RELAY_UDP4,
+	HF_SOCKET_RELAY_UDP6,
 	HF_SOCKET_COUNT
 };
 
@@ -179,6 +204,49 @@ struct hf_allow {
 	struct hf_ip remote;
 };
 _Static_assert(sizeof(struct hf_allow) == 24, "abi");
+
+/* Map `raised`, ring buffer: packets that no socket can take (echo requests to real
+ * addresses), for the daemon to send on. From the IP header on, whole. */
+#define HF_RAISED_MAX	1500
+#define HF_RAISED_BYTES (256 * 1024) /* of the ring */
+struct hf_raised {
+	__u32 ifindex; /* that it came in on; host order */
+	__u16 len;     /* octets of packet; host order */
+	__u8 family;   /* 4 or 6 */
+	__u8 pad;
+	__u8 packet[HF_RAISED_MAX];
+};
+_Static_assert(sizeof(struct hf_raised) == 1508, "abi");
+
+/*
+ * What a program that can be uploaded says of itself: one struct hf_program in section
+ * ".holdfast", and struct hf_golden in section ".holdfast.packets", as many as it likes. See
+ * program.h, which writes them.
+ */
+#define HF_PROGRAM_MAGIC     0x46444c48u /* "HLDF" */
+#define HF_PROGRAM_SECTION   ".holdfast"
+#define HF_GOLDEN_SECTION    ".holdfast.packets"
+#define HF_PROGRAM_BYTES_MAX (1024 * 1024) /* of the object file */
+#define HF_GOLDEN_MAX	     512	   /* packets of one program */
+#define HF_GOLDEN_BYTES	     256
+struct hf_program {
+	__u32 magic, abi; /* host order */
+	char name[32];	  /* a-z, 0-9 and '-'; NUL-terminated */
+	char version[32]; /* "MAJOR.MINOR.PATCH" */
+};
+_Static_assert(sizeof(struct hf_program) == 72, "abi");
+/* Run on a trial load of the program, with a role for the interface, and compared. */
+struct hf_golden {
+	char name[48]; /* for whoever reads that it failed */
+	__u8 role;     /* enum hf_role of the interface that it comes in on */
+	__u8 action;   /* XDP_* that must come out */
+	__u16 len;     /* octets of in; host order */
+	__u16 out_len; /* octets of out; 0: not compared; host order */
+	__u16 pad;
+	__u8 in[HF_GOLDEN_BYTES]; /* from the Ethernet header on */
+	__u8 out[HF_GOLDEN_BYTES];
+};
+_Static_assert(sizeof(struct hf_golden) == 568, "abi");
 
 #define HF_COUNTERS_MAX	     4096
 #define HF_NAMES_MAX	     16384 /* LRU would evict virtual names silently: full is counted */

@@ -135,6 +135,7 @@ struct config {
 	} guard;
 	struct {
 		char **trusted_keys;
+		bool allow_unsigned;
 		uint64_t confirm_within; /* ms */
 	} programs;
 	struct {

@@ -108,6 +108,14 @@ int steer_own_socket(struct steer *steer, int fd, unsigned link_number)
 bool steer_is_link_interface(const struct steer *steer, int ifindex);
 bool steer_is_device_address(const struct steer *steer, const struct ip *ip);
 
+/* --- datagrams --- */
+/* HF_FLAG_*: whether programs may pass UDP and echo requests to the relay. */
+int steer_set_flags(struct steer *steer, uint32_t flags);
+/* Packets that no socket can take; on the loop, borrowed for the callback. NULL: nobody wants
+ * them. At most a ring full at once: what does not fit is counted as relay-full. */
+typedef void (*steer_raised_cb)(void *arg, const struct hf_raised *raised);
+void steer_on_raised(struct steer *steer, steer_raised_cb cb, void *arg);
+
 /* --- names --- */
 int steer_names_mode(struct steer *steer, enum hf_names_mode mode);
 /* -E2BIG: the map is full (counted, visible in steer_statistics). */
