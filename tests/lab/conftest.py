@@ -12,8 +12,20 @@ from harness import Lab
 
 @pytest.fixture(scope="module")
 def lab():
-    with Lab() as lab:
+    with Lab(accounted=True) as lab:
         yield lab
+
+
+@pytest.fixture(autouse=True)
+def accounted(request):
+    """Nothing left over a link during the test that is not accounted for (accounts.py)."""
+    if "lab" not in request.fixturenames:
+        yield
+        return
+    accounts = request.getfixturevalue("lab").accounts
+    accounts.during(request.node.nodeid)
+    yield
+    accounts.check()
 
 
 @pytest.fixture

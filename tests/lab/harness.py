@@ -6,7 +6,8 @@
         lab.cut("wifi")
 
 Everything that a lab makes is gone after it, whatever happens in between. HOLDFASTD names the
-daemon to run; build/holdfastd is the default.
+daemon to run; build/holdfastd is the default. In the tests' labs every frame on the links is
+accounted for (accounts.py); what nobody accounts for fails the test.
 """
 
 import atexit
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 
+from accounts import Accounts
 from clients import Client, Curl, ip_exec
 from cloud import Cloud
 from network import LINKS, Network, run, sweep
@@ -73,7 +75,7 @@ def on_terminate(signum, frame):
 
 
 class Lab:
-    def __init__(self, daemon=None):
+    def __init__(self, daemon=None, accounted=False):
         self.holdfastd = str(daemon or os.environ.get("HOLDFASTD") or ROOT / "build/holdfastd")
         self.network = Network(f"hf{os.getpid()}")
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"hf{os.getpid()}-"))
@@ -83,6 +85,7 @@ class Lab:
         self.log_file = self.folder / "holdfastd.log"
         self.processes, self.daemon = [], None
         self.runs = 0  # of the daemon
+        self.accounted, self.accounts = accounted, None
         self.closed = False
 
     def __enter__(self):
@@ -95,6 +98,8 @@ class Lab:
                 signal.signal(number, on_terminate)
         try:
             self.network.up()
+            if self.accounted:
+                self.accounts = Accounts(self.network)
             self.cloud.up()
         except BaseException:
             self.close()
@@ -114,8 +119,10 @@ class Lab:
             self.kill_daemon()
             for process in self.processes:
                 self.end(process)
-            self.release(check=False)
+            if self.accounts:
+                self.accounts.close()
         finally:
+            self.release(check=False)
             inode = self.inode()
             self.network.down()
             if inode:
@@ -178,14 +185,25 @@ class Lab:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
         (self.folder / "state").mkdir(exist_ok=True)
         config = merge(self.config(), changes or {})
-        self.config_file.write_text(text or json.dumps(config, indent=2) + "\n")
+        text = text or json.dumps(config, indent=2) + "\n"
+        self.config_file.write_text(text)
         self.runs += 1
         self.log_file = self.folder / f"holdfastd.{self.runs}.log"
+        if self.accounts:
+            self.accounts.starting(text)
         self.daemon = self.spawn(
-            self.network.enter("device") + [self.holdfastd, "--config", str(self.config_file)],
+            self.witnessed("daemon", self.network.enter("device"))
+            + [self.holdfastd, "--config", str(self.config_file)],
             self.log_file)  # fmt: skip
         wait_until("the daemon is ready", self.is_ready, TIMEOUT)
+        if self.accounts:
+            self.accounts.ready(text, f"/sys/fs/bpf/holdfast/{self.inode()}/counters")
         self.wait_links(online=links)
+
+    def witnessed(self, who, enter):
+        """The command's beginning, in the cgroup of daemon or clients."""
+        witnesses = self.accounts and self.accounts.witnesses
+        return (getattr(witnesses, who).enter() if witnesses else []) + enter
 
     def is_ready(self):
         if self.daemon.poll() is not None:
@@ -198,6 +216,8 @@ class Lab:
     def stop_daemon(self):
         """An ordinary stop; its exit status."""
         daemon, self.daemon = self.daemon, None
+        if self.accounts:
+            self.accounts.stopping()
         return self.end(daemon, timeout=20) if daemon else 0
 
     def kill_daemon(self):
@@ -207,6 +227,8 @@ class Lab:
             self.end(daemon, signal.SIGKILL)
 
     def release(self, check=True):
+        if self.accounts:
+            self.accounts.released()
         return run(*self.network.enter("device"), self.holdfastd, "--release", check=check)
 
     def log(self):
@@ -241,7 +263,11 @@ class Lab:
 
     def start(self, where, *command):
         """A command in app or device, in the background; its Client."""
-        return Client(self.spawn, self.folder, [*ip_exec(self.network, where), *map(str, command)])
+        return Client(self.spawn, self.folder, [*self.ip_exec(where), *map(str, command)])
+
+    def ip_exec(self, where):
+        enter = ip_exec(self.network, where)
+        return self.witnessed("clients", enter) if where == "device" else enter
 
     def app(self, *command, timeout=60):
         return self.start("app", *command).wait(timeout)
@@ -250,8 +276,7 @@ class Lab:
         return self.start("device", *command).wait(timeout)
 
     def curl_start(self, where, url, *arguments):
-        enter = ip_exec(self.network, where)
-        return Curl(self.spawn, self.folder, enter, url, list(map(str, arguments)))
+        return Curl(self.spawn, self.folder, self.ip_exec(where), url, list(map(str, arguments)))
 
     def curl(self, where, url, *arguments, timeout=70):
         return self.curl_start(where, url, *arguments).wait(timeout)

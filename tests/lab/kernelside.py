@@ -45,9 +45,9 @@ def running_lab(running):
     settle(running)
 
 
-def python(lab, where, code, *arguments, timeout=20):
-    """What the code tells, run in the namespace."""
-    done = lab.start(where, PYTHON, "-c", PRELUDE + code, *arguments).wait(timeout)
+def python(lab, where, code, *arguments, timeout=20, who=()):
+    """What the code tells, run in the namespace; who: setpriv and what it is to take away."""
+    done = lab.start(where, *who, PYTHON, "-c", PRELUDE + code, *arguments).wait(timeout)
     assert done.rc == 0, f"{done.err}\n{done.out}"
     lines = [json.loads(line) for line in done.out.splitlines()]
     return lines[0] if len(lines) == 1 else lines

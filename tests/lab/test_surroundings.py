@@ -47,10 +47,11 @@ def test_an_app_network_that_is_made_anew_is_steered_again(daemon):
 
 def test_a_link_that_is_made_anew_is_guarded_and_used_again(daemon):
     lab = daemon()
-    lab.network.run("device", "ip", "link", "del", "wifi0")
-    wait_until("it is gone", lambda: "wifi" not in lab.online())
-    lab.network.add_link(LINKS["wifi"])
-    wait_until("the guard is there", lambda: guard(lab, "wifi0"), SOON)
+    with lab.accounts.gap():
+        lab.network.run("device", "ip", "link", "del", "wifi0")
+        wait_until("it is gone", lambda: "wifi" not in lab.online())
+        lab.network.add_link(LINKS["wifi"])
+        wait_until("the guard is there", lambda: guard(lab, "wifi0"), SOON)
     lab.wait_links(online=["wifi"])
     works(lab)
     assert lab.origin_log("/works")[-1]["link"] == "wifi"
