@@ -75,8 +75,12 @@ int hf_lookup(struct bpf_sk_lookup *ctx)
 	if (ip_is_device(&local) || ip_is_multicast(&local) || ip_is_link_local(&local))
 		return SK_PASS;
 	if (ctx->protocol != IPPROTO_TCP) {
-		count(0, HF_HOOK_LOOKUP, HF_VERDICT_DROP, HF_REASON_UDP_REFUSED, 0);
-		return SK_DROP;
+		/* Steer has refused it, unless it came in fragments. */
+		if (ctx->local_port == 443 && !(set->flags & HF_FLAG_RELAY_QUIC)) {
+			count(0, HF_HOOK_LOOKUP, HF_VERDICT_DROP, HF_REASON_QUIC_REFUSED, 0);
+			return SK_DROP;
+		}
+		return give(ctx, HF_SOCKET_RELAY_UDP4, HF_REASON_UDP_RELAY);
 	}
 	if (ctx->local_port == 80 &&
 	    (ip_same(&local, &set->internal_v4) || ip_same(&local, &set->internal_v6)))

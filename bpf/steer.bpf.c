@@ -6,6 +6,8 @@
  * each by interface, verdict and reason. Its own answers come by again on lo: they go to an
  * address of the device and pass.
  */
+#include "direct.h"
+#include "raise.h"
 #include "refuse.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -26,6 +26,8 @@
 #define STEER_SETTLE_TIME  20  /* changes of the network are compared together */
 #define STEER_REPAIR_PAUSE 200 /* between two comparisons: a quarrel costs little */
 #define STEER_CHECK_TIME   500 /* for what sends no event */
+#define STEER_ALIVE_TIME   5000 /* after the last sign of life steered packets are refused */
+#define STEER_RAISED_MAX   64	/* packets of the ring in one turn of the loop */
 
 /* configuration */
 #define CONFIG_FILE_MAX	  (1 << 20)

@@ -48,12 +48,47 @@ static void on_queue_changed(void *arg, const char *id, enum request_state state
 	daemon_event(daemon, EVENT_REQUEST, id, "%s: %s", request_state_name(state), what);
 }
 
+static bool lists_port(const struct rule_match *match, uint16_t port)
+{
+	for (size_t i = 0; i < match->port_count; i++)
+		if (match->port[i].first <= port && port <= match->port[i].last)
+			return true;
+	return false;
+}
+
+/* UDP port 443 is QUIC, which is refused so that clients use TCP: a rule must name the port. */
+static bool relays_quic(const struct config *config)
+{
+	for (size_t i = 0; i < config->rule_count; i++) {
+		const struct rule *rule = &config->rules[i];
+
+		if (rule->match.protocol == PROTOCOL_UDP && rule->policy.action == ACTION_PROXY &&
+		    lists_port(&rule->match, 443))
+			return true;
+	}
+	return false;
+}
+
+/* What programs may pass to the relay. */
+static void set_flags(struct daemon *daemon)
+{
+	uint32_t flags = links_any_online(daemon->links) ? HF_FLAG_ONLINE : 0;
+	int r;
+
+	if (relays_quic(daemon->config))
+		flags |= HF_FLAG_RELAY_QUIC;
+	r = steer_set_flags(daemon->steer, flags);
+	if (r < 0)
+		log_warning("daemon", "the programs' flags: %s", strerror(-r));
+}
+
 static void on_changed(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
 
 	if (daemon->links_changed) {
 		daemon->links_changed = false;
+		set_flags(daemon);
 		resolver_links_changed(daemon->resolver);
 		replay_links_changed(daemon->replay);
 		proxy_wake(daemon->proxy);
@@ -274,6 +309,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 			&daemon->replay),
 	     "replay");
 	STEP(build_app_listeners(daemon), "the listener of holdfast.internal");
+	set_flags(daemon);
 	r = steer_start(daemon->steer, ret_error, error_size);
 	if (r < 0)
 		return r;

@@ -61,7 +61,7 @@ struct steer {
 	int program_fds[OBJECT_COUNT];
 	struct {
 		int settings, interfaces, device_addresses, names, counters, sockets, own_sockets,
-			guard_allow;
+			guard_allow, direct, heartbeat, raised;
 	} maps;			     /* descriptors, owned by the objects */
 	struct hf_settings settings; /* what is in the map */
 	int lookup_fd;		     /* the pinned sk_lookup link */
@@ -70,6 +70,13 @@ struct steer {
 	struct guarded guarded;
 	struct rule_list rules; /* wanted at the last comparison */
 	struct route_list routes;
+	struct hf_prefix *direct; /* what is in the map */
+	size_t direct_count;
+	struct ring_buffer *ring;
+	uv_poll_t ring_poll;
+	unsigned ring_budget; /* packets that this turn of the loop may still take */
+	steer_raised_cb on_raised;
+	void *raised_arg;
 	uint64_t names_refused;
 	bool started, closing, v6_warned;
 	unsigned handles;
@@ -83,6 +90,8 @@ int steer_fail(char *error, size_t size, int r, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 void steer_tell(struct steer *steer, const char *what, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* One of steer->handles is closed; with the last one steer is gone. */
+void steer_handle_closed(uv_handle_t *handle);
 bool steer_is_link(const struct steer *steer, const char *interface);
 bool steer_is_app(const struct steer *steer, const char *interface);
 
@@ -100,6 +109,14 @@ int programs_release(const char *folder);
 int maps_write_settings(struct steer *steer);
 int maps_write_interfaces(struct steer *steer);
 int maps_write_addresses(struct steer *steer);
+/* The networks that routes lead to without the proxy. */
+int maps_write_direct(struct steer *steer, const struct route_list *routes);
+/* alive: for STEER_ALIVE_TIME from now; else from now on not. */
+int maps_write_heartbeat(struct steer *steer, bool alive);
+
+/* raised.c: has a handle of its own, which it counts in steer->handles */
+int raised_open(struct steer *steer);
+void raised_close(struct steer *steer);
 
 /* guard.c */
 int guard_attach(struct steer *steer, char *error, size_t size);

@@ -1,5 +1,6 @@
 /* The maps that follow the configuration and the network: settings, interfaces, the
  * device's addresses, what the guard allows. */
+#include "base/limits.h"
 #include "base/log.h"
 #include "steer/internal.h"
 
@@ -49,9 +50,12 @@ int maps_write_settings(struct steer *steer)
 	struct ip internal_v6 = ip_prefix_nth(&wanted->virtual_v6, 1);
 	int r;
 
-	/* Which answers are in force is not the configuration's to say. */
-	if (!bpf_map_lookup_elem(steer->maps.settings, &zero, &old) && old.abi == HF_ABI_VERSION)
+	/* Which answers are in force, and what can be relayed, is not the configuration's to say.
+	 */
+	if (!bpf_map_lookup_elem(steer->maps.settings, &zero, &old) && old.abi == HF_ABI_VERSION) {
 		settings->names_mode = old.names_mode;
+		settings->flags = old.flags;
+	}
 	settings->abi = HF_ABI_VERSION;
 	settings->guard_mode = wanted->guard_mode;
 	settings->virtual_ttl = wanted->virtual_ttl;
@@ -151,4 +155,76 @@ int maps_write_addresses(struct steer *steer)
 		r = bpf_map_update_elem(steer->maps.device_addresses, &keys[i], &one, BPF_ANY);
 	free(keys);
 	return r;
+}
+
+static bool is_same_direct(const struct steer *steer, const struct hf_prefix *keys, size_t count)
+{
+	return steer->direct && count == steer->direct_count &&
+	       (!count || !memcmp(steer->direct, keys, count * sizeof(*keys)));
+}
+
+static struct hf_prefix *direct_prefixes(const struct route_list *routes, size_t *ret_count)
+{
+	struct hf_prefix *keys = calloc(HF_DIRECT_MAX, sizeof(*keys));
+	size_t count = 0;
+
+	for (size_t i = 0; keys && i < routes->count; i++) {
+		const struct rtnl_route *route = &routes->items[i];
+
+		if (route->table != STEER_TABLE_CONNECTED)
+			continue;
+		if (count == HF_DIRECT_MAX) {
+			log_warning("steer", "more than %d direct networks: the rest is steered",
+				    HF_DIRECT_MAX);
+			break;
+		}
+		keys[count].bits = route->destination.bits;
+		memcpy(keys[count++].ip, route->destination.ip.bytes, sizeof(keys->ip));
+	}
+	*ret_count = count;
+	return keys;
+}
+
+int maps_write_direct(struct steer *steer, const struct route_list *routes)
+{
+	static const __u32 one = 1;
+	size_t count;
+	struct hf_prefix *keys = direct_prefixes(routes, &count);
+	int r;
+
+	if (!keys)
+		return -ENOMEM;
+	if (is_same_direct(steer, keys, count)) {
+		free(keys);
+		return 0;
+	}
+	r = drop_others(steer->maps.direct, sizeof(*keys), keys, count, HF_DIRECT_MAX);
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = bpf_map_update_elem(steer->maps.direct, &keys[i], &one, BPF_ANY);
+	if (r < 0) {
+		free(keys);
+		return r;
+	}
+	free(steer->direct);
+	steer->direct = keys;
+	steer->direct_count = count;
+	return 0;
+}
+
+int maps_write_heartbeat(struct steer *steer, bool alive)
+{
+	static const __u32 zero;
+	__u64 until = alive ? uv_hrtime() + STEER_ALIVE_TIME * 1000000ull : 0;
+
+	return bpf_map_update_elem(steer->maps.heartbeat, &zero, &until, BPF_ANY);
+}
+
+int steer_set_flags(struct steer *steer, uint32_t flags)
+{
+	static const __u32 zero;
+
+	if (steer->settings.flags == flags)
+		return 0;
+	steer->settings.flags = flags;
+	return bpf_map_update_elem(steer->maps.settings, &zero, &steer->settings, BPF_ANY);
 }

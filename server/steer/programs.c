@@ -178,6 +178,9 @@ static int find_maps(struct steer *steer, char *error, size_t size)
 		{"sockets", &steer->maps.sockets},
 		{"own_sockets", &steer->maps.own_sockets},
 		{"guard_allow", &steer->maps.guard_allow},
+		{"direct", &steer->maps.direct},
+		{"heartbeat", &steer->maps.heartbeat},
+		{"raised", &steer->maps.raised},
 	};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {

@@ -384,7 +384,7 @@ int routes_compare(struct steer *steer, char *error, size_t size)
 {
 	struct rule_list rules = {0};
 	struct route_list routes = {0};
-	int r = want(steer, &rules, &routes), rules_r;
+	int r = want(steer, &rules, &routes), rules_r, direct_r;
 
 	if (r < 0) {
 		free(rules.items);
@@ -392,6 +392,7 @@ int routes_compare(struct steer *steer, char *error, size_t size)
 		return steer_fail(error, size, r, "rules and routes: %s", strerror(-r));
 	}
 	mend_gateways(steer);
+	direct_r = maps_write_direct(steer, &routes);
 	r = compare_routes(steer, &routes);
 	rules_r = compare_rules(steer, &rules);
 	routes_done(steer);
@@ -401,6 +402,9 @@ int routes_compare(struct steer *steer, char *error, size_t size)
 		return steer_fail(error, size, r, "route: %s", strerror(-r));
 	if (rules_r < 0)
 		return steer_fail(error, size, rules_r, "rule: %s", strerror(-rules_r));
+	if (direct_r < 0)
+		return steer_fail(error, size, direct_r, "direct networks: %s",
+				  strerror(-direct_r));
 	return 0;
 }
 

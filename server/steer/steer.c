@@ -177,12 +177,18 @@ static void on_network_changed(void *arg)
 static void on_check(uv_timer_t *timer)
 {
 	struct steer *steer = timer->data;
+	int r;
 
-	if (!steer->closing && steer->started && !programs_are_attached(steer))
+	if (steer->closing || !steer->started)
+		return;
+	r = maps_write_heartbeat(steer, true);
+	if (r < 0)
+		log_warning("steer", "the sign of life: %s", strerror(-r));
+	if (!programs_are_attached(steer))
 		compare_soon(steer);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+void steer_handle_closed(uv_handle_t *handle)
 {
 	struct steer *steer = handle->data;
 
@@ -242,6 +248,8 @@ int steer_new(uv_loop_t *loop, struct rtnl *rtnl, const struct steer_settings *s
 	r = maps_write_settings(steer);
 	if (r == 0)
 		r = init_timers(steer);
+	if (r == 0)
+		r = raised_open(steer);
 	if (r < 0) {
 		steer_fail(ret_error, error_size, r, "settings: %s", strerror(-r));
 		goto fail;
@@ -255,8 +263,11 @@ fail:
 
 int steer_start(struct steer *steer, char *ret_error, size_t error_size)
 {
-	int r = compare_all(steer, ret_error, error_size);
+	int r = maps_write_heartbeat(steer, true);
 
+	if (r < 0)
+		return steer_fail(ret_error, error_size, r, "the sign of life: %s", strerror(-r));
+	r = compare_all(steer, ret_error, error_size);
 	if (r < 0 || steer->started)
 		return r;
 	r = uv_timer_start(&steer->check, on_check, STEER_CHECK_TIME, STEER_CHECK_TIME);
@@ -306,8 +317,10 @@ void steer_stop(struct steer *steer, bool release)
 	steer->started = false;
 	(void)uv_timer_stop(&steer->settle);
 	(void)uv_timer_stop(&steer->check);
-	if (!release)
+	if (!release) {
+		(void)maps_write_heartbeat(steer, false);
 		return;
+	}
 	r = release_all(steer->rtnl, steer->folder);
 	if (r < 0)
 		log_warning("steer", "not everything could be taken down: %s", strerror(-r));
@@ -320,17 +333,19 @@ void steer_close(struct steer *steer)
 	steer->closing = true;
 	steer->started = false;
 	rtnl_unsubscribe(steer->rtnl, on_network_changed, steer);
+	raised_close(steer);
 	programs_close(steer);
 	routes_done(steer);
+	free(steer->direct);
 	if (steer->lock_fd >= 0)
 		close(steer->lock_fd);
 	if (!steer->handles) {
 		free(steer);
 		return;
 	}
-	uv_close((uv_handle_t *)&steer->settle, on_handle_closed);
+	uv_close((uv_handle_t *)&steer->settle, steer_handle_closed);
 	if (steer->handles > 1)
-		uv_close((uv_handle_t *)&steer->check, on_handle_closed);
+		uv_close((uv_handle_t *)&steer->check, steer_handle_closed);
 }
 
 int steer_release(char *ret_error, size_t error_size)

@@ -30,7 +30,8 @@ static uint64_t cookies[HF_SOCKET_COUNT];
 
 static bool is_udp(enum hf_socket which)
 {
-	return which == HF_SOCKET_DNS_UDP4 || which == HF_SOCKET_DNS_UDP6;
+	return which == HF_SOCKET_DNS_UDP4 || which == HF_SOCKET_DNS_UDP6 ||
+	       which == HF_SOCKET_RELAY_UDP4 || which == HF_SOCKET_RELAY_UDP6;
 }
 
 /* The sockets share a group: the program must choose the very one. */
@@ -129,9 +130,10 @@ static const struct row rows[] = {
 	{"ff02::fb", UDP, 5353, LEFT_ALONE},
 	{"169.254.1.1", TCP, 80, LEFT_ALONE},
 	{"fe80::1", UDP, 547, LEFT_ALONE},
-	{FAR4, UDP, 443, NOBODY, HF_VERDICT_DROP, HF_REASON_UDP_REFUSED},
-	{FAR6, UDP, 123, NOBODY, HF_VERDICT_DROP, HF_REASON_UDP_REFUSED},
-	{INTERNAL4, UDP, 80, NOBODY, HF_VERDICT_DROP, HF_REASON_UDP_REFUSED},
+	{FAR4, UDP, 123, TO(RELAY_UDP4, UDP_RELAY)},
+	{FAR6, UDP, 123, TO(RELAY_UDP6, UDP_RELAY)},
+	{FAR4, UDP, 443, NOBODY, HF_VERDICT_DROP, HF_REASON_QUIC_REFUSED},
+	{FAR6, UDP, 443, NOBODY, HF_VERDICT_DROP, HF_REASON_QUIC_REFUSED},
 };
 enum { ROWS = sizeof(rows) / sizeof(*rows) };
 
@@ -191,6 +193,19 @@ START_TEST(each_lookup_finds_its_socket)
 		ck_assert_uint_eq(action, row->verdict == HF_VERDICT_DROP ? SK_DROP : SK_PASS);
 		expect_counter(row, row->verdict, row->reason);
 	}
+}
+END_TEST
+
+START_TEST(quic_is_for_the_relay_only_when_a_rule_relays_it)
+{
+	struct row row = {FAR6, UDP, 443, TO(RELAY_UDP6, UDP_RELAY)};
+	struct hf_settings settings = {.abi = HF_ABI_VERSION, .flags = HF_FLAG_RELAY_QUIC};
+	uint32_t zero = 0, action;
+
+	put(bpf_map__fd(lookup->maps.settings), &zero, &settings);
+	ck_assert_uint_eq(run(&row, &action), cookies[row.socket]);
+	ck_assert_uint_eq(action, SK_PASS);
+	expect_counter(&row, row.verdict, row.reason);
 }
 END_TEST
 
@@ -313,6 +328,7 @@ int main(void)
 	tcase_set_timeout(tcase, 30);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, each_lookup_finds_its_socket);
+	tcase_add_test(tcase, quic_is_for_the_relay_only_when_a_rule_relays_it);
 	tcase_add_test(tcase, without_the_daemon_nothing_of_its_is_let_through);
 	tcase_add_test(tcase, connections_reach_the_sockets_with_their_destination);
 	suite_add_tcase(suite, tcase);

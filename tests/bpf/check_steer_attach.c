@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -563,6 +564,95 @@ START_TEST(names_are_kept_over_a_restart)
 }
 END_TEST
 
+static int pinned(const char *name)
+{
+	char path[128];
+	struct stat ns;
+	int fd;
+
+	ck_assert_int_eq(fstat(device_ns, &ns), 0);
+	snprintf(path, sizeof(path), "/sys/fs/bpf/holdfast/%lu/%s", (unsigned long)ns.st_ino, name);
+	fd = bpf_obj_get(path);
+	ck_assert_msg(fd >= 0, "%s: %s", path, strerror(-fd));
+	return fd;
+}
+
+static void read_pinned(const char *name, void *ret_value)
+{
+	uint32_t zero = 0;
+	int fd = pinned(name);
+
+	ck_assert_int_eq(bpf_map_lookup_elem(fd, &zero, ret_value), 0);
+	close(fd);
+}
+
+START_TEST(flags_are_kept_whoever_writes_the_settings)
+{
+	struct hf_settings settings;
+
+	start_steer();
+	ck_assert_int_eq(steer_set_flags(steer, HF_FLAG_ONLINE | HF_FLAG_RELAY_QUIC), 0);
+	ck_assert_int_eq(steer_names_mode(steer, HF_NAMES_VIRTUAL), 0);
+	end_steer(false);
+	start_steer();
+	read_pinned("settings", &settings);
+	ck_assert_uint_eq(settings.flags, HF_FLAG_ONLINE | HF_FLAG_RELAY_QUIC);
+	ck_assert_uint_eq(settings.names_mode, HF_NAMES_VIRTUAL);
+	ck_assert_int_eq(steer_set_flags(steer, 0), 0);
+	read_pinned("settings", &settings);
+	ck_assert_uint_eq(settings.flags, 0);
+	end_steer(true);
+}
+END_TEST
+
+static bool is_direct(const char *address)
+{
+	struct hf_prefix key = {.bits = 128};
+	int fd = pinned("direct"), r;
+	uint32_t value;
+	struct ip ip;
+
+	ck_assert_int_eq(ip_parse(address, &ip), 0);
+	memcpy(key.ip, ip.bytes, sizeof(key.ip));
+	r = bpf_map_lookup_elem(fd, &key, &value);
+	close(fd);
+	return r == 0;
+}
+
+START_TEST(networks_of_apps_are_direct_and_those_of_links_are_not)
+{
+	start_steer();
+	ck_assert(is_direct("10.9.0.77") && is_direct("fd09::77"));
+	ck_assert(!is_direct("192.0.2.77") && !is_direct("2001:db8::77"));
+	ck_assert(!is_direct("10.9.1.1") && !is_direct("8.8.8.8"));
+	shell("ip route add 10.77.0.0/16 via 10.9.0.2; ip addr del 192.0.2.5/24 dev wifi0");
+	run_for(300);
+	ck_assert(is_direct("10.77.3.3"));
+	shell("ip addr flush dev app0");
+	run_for(300);
+	ck_assert(!is_direct("10.77.3.3") && !is_direct("10.9.0.77") && !is_direct("fd09::77"));
+	end_steer(true);
+}
+END_TEST
+
+START_TEST(the_sign_of_life_goes_on_and_ends_with_a_stop)
+{
+	uint64_t first, then;
+
+	start_steer();
+	read_pinned("heartbeat", &first);
+	ck_assert_uint_gt(first, uv_hrtime());
+	ck_assert_uint_lt(first, uv_hrtime() + 5000000000ull);
+	run_for(600);
+	read_pinned("heartbeat", &then);
+	ck_assert_uint_gt(then, first);
+	steer_stop(steer, false);
+	read_pinned("heartbeat", &then);
+	ck_assert_uint_eq(then, 0);
+	end_steer(true);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("steer");
@@ -582,6 +672,9 @@ int main(void)
 	tcase_add_test(tcase, nothing_leaks_after_a_kill_and_a_start_goes_on);
 	tcase_add_test(tcase, release_takes_down_what_a_killed_daemon_left);
 	tcase_add_test(tcase, names_are_kept_over_a_restart);
+	tcase_add_test(tcase, flags_are_kept_whoever_writes_the_settings);
+	tcase_add_test(tcase, networks_of_apps_are_direct_and_those_of_links_are_not);
+	tcase_add_test(tcase, the_sign_of_life_goes_on_and_ends_with_a_stop);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
