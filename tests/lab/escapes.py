@@ -14,7 +14,11 @@ from kernelside import python
 from network import LINKS, ORIGIN
 
 SECRET, PORT = b"escape", 4444
-ADDRESS = {"device": LINKS["wifi"]["address"], "app": ("192.0.2.130", "2001:db8:d::2")}
+ADDRESS = {
+    "wifi0": LINKS["wifi"]["address"],
+    "eth0": ("192.0.2.2", "2001:db8:a::2"),
+    "side1": ("192.0.2.130", "2001:db8:d::2"),  # test_guard_forwarded.py
+}
 
 # Who tries: nothing but a user id; CAP_NET_RAW alone; root.
 NOBODY = ["setpriv", "--reuid=65533", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
@@ -264,12 +268,11 @@ APP_WAYS = {
     "options": Way("raw(ip(udp(), options=struct.pack('!3B5x', 7, 7, 4)))", families=V4),
     "extension-headers": Way("raw(ip(struct.pack('!8B', 17, 0, 1, 4, 0, 0, 0, 0) + udp(), 60))",
                              families=V6),
-    "the-links-own-address-as-source": Way("""
-raw(ip(udp(), source="2001:db8:1::2" if v6 else "198.51.100.2"))
-"""),
-    "the-devices-own-address-as-source": Way("""
-raw(ip(udp(), source="2001:db8:a::1" if v6 else "192.0.2.1"))
-"""),
+    # IPv4 takes what comes in from an address of its own for a martian.
+    "the-links-own-address-as-source": Way("raw(ip(udp(), source='2001:db8:1::2'))", families=V6),
+    "the-devices-own-address-as-source": Way("raw(ip(udp(), source='2001:db8:a::1'))",
+                                             families=V6),
+    "a-foreign-source": Way("raw(ip(udp(), source='2001:db8:77::7' if v6 else '192.0.2.77'))"),
     "a-reset-with-payload": Way("raw(ip(tcp(4, b'escape'), 6))"),
     "a-bare-acknowledgement": Way("raw(ip(tcp(16), 6))"),
 }  # fmt: skip
@@ -289,7 +292,7 @@ scoped.known = weakref.WeakKeyDictionary()
 def run(lab, where, way, family, device="wifi0"):
     """Try it; when it is over, what was to leave has left or never will."""
     code = BEGIN + way.code + "\ntell('tried')"
-    arguments = (family, ORIGIN[family], ADDRESS[where][family], device,
+    arguments = (family, ORIGIN[family], ADDRESS[device][family], device,
                  LINKS["wifi"]["router"][family], scoped(lab))  # fmt: skip
     began = time.time()
     assert python(lab, where, code, *arguments, who=way.who) == "tried"
