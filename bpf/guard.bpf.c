@@ -50,6 +50,8 @@ extern int LINUX_KERNEL_VERSION __kconfig; /* libbpf knows it without the kernel
 struct out {
 	__u8 family, protocol, fragment;
 	__u8 icmp_type, tcp_flags;
+	__u8 hops;
+	__u8 multicast;
 	__u8 empty;		       /* TCP without payload */
 	__u16 local_port, remote_port; /* host order */
 	struct hf_ip remote;
@@ -89,9 +91,12 @@ static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct out *
 	header = ip.ihl * 4;
 	/* A segment that is cut later has its own length there. */
 	total = skb->gso_segs > 1 ? skb->len - at : bpf_ntohs(ip.tot_len);
-	if (ip.version != 4 || header < sizeof(ip) || total < header || at + total > skb->len)
+	/* Octets behind the end are nobody's, and would go along. */
+	if (ip.version != 4 || header < sizeof(ip) || total < header || at + total != skb->len)
 		return -1;
 	out->family = 4;
+	out->hops = ip.ttl;
+	out->multicast = (bpf_ntohl(ip.daddr) >> 28) == 14;
 	out->protocol = ip.protocol;
 	out->fragment = (ip.frag_off & bpf_htons(0x1fff)) != 0;
 	ip_from_v4(&out->remote, ip.daddr);
@@ -106,9 +111,11 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) < 0 || ip.version != 6)
 		return -1;
 	stop = skb->gso_segs > 1 ? skb->len : next + bpf_ntohs(ip.payload_len);
-	if (stop > skb->len)
+	if (stop != skb->len)
 		return -1;
 	out->family = 6;
+	out->hops = ip.hop_limit;
+	out->multicast = ip.daddr.in6_u.u6_addr8[0] == 0xff;
 	out->protocol = ip.nexthdr;
 	ip_from_v6(&out->remote, &ip.daddr);
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
@@ -133,10 +140,16 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 	return next > stop ? -1 : read_l4(skb, next, stop - next, out);
 }
 
+/* Neighbour discovery (RFC 4861) and MLD (RFC 3810), whose hop limits keep them on the link. */
 static __always_inline int is_neighbour(const struct out *out)
 {
-	return out->family == 6 && out->protocol == IPPROTO_ICMPV6 && !out->fragment &&
-	       ((out->icmp_type >= 130 && out->icmp_type <= 137) || out->icmp_type == 143);
+	__u8 t = out->icmp_type;
+
+	if (out->family != 6 || out->protocol != IPPROTO_ICMPV6 || out->fragment)
+		return 0;
+	if (t >= 133 && t <= 137)
+		return out->hops == 255;
+	return ((t >= 130 && t <= 132) || t == 143) && out->hops == 1 && out->multicast;
 }
 
 static __always_inline int is_link_control(const struct out *out)
@@ -144,7 +157,7 @@ static __always_inline int is_link_control(const struct out *out)
 	if (out->fragment)
 		return 0;
 	if (out->protocol == IPPROTO_IGMP)
-		return out->family == 4;
+		return out->family == 4 && out->hops == 1 && out->multicast;
 	if (out->protocol != IPPROTO_UDP)
 		return 0;
 	return out->family == 4 ? out->local_port == 68 && out->remote_port == 67
@@ -230,6 +243,15 @@ static __always_inline int is_timewait(struct __sk_buff *skb, struct bpf_sock *s
 	       sk->protocol == IPPROTO_TCP;
 }
 
+/*
+ * The kernel's own word: neither forwarded nor from a socket of a user's. Its control sockets
+ * belong to whoever made the network namespace.
+ */
+static __always_inline int is_of_kernel(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	return !skb->ingress_ifindex && (!sk || !bpf_get_socket_uid(skb));
+}
+
 /* The network protocol, and where its header begins; 0: truncated. */
 static __always_inline __u16 read_l2(struct __sk_buff *skb, const struct hf_interface *link,
 				     __u32 *ret_at)
@@ -292,10 +314,10 @@ static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_setting
 		return HF_REASON_NEIGHBOUR;
 	if (is_link_control(&out))
 		return HF_REASON_LINK_CONTROL;
-	if (is_icmp_error(&out))
+	if (is_icmp_error(&out) && is_of_kernel(skb, sk))
 		return HF_REASON_NO_SOCKET_ICMP;
 	if (out.protocol == IPPROTO_TCP && out.empty && !(out.tcp_flags & TCP_SYN)) {
-		if (out.tcp_flags & TCP_RST)
+		if ((out.tcp_flags & TCP_RST) && is_of_kernel(skb, sk))
 			return HF_REASON_NO_SOCKET_RESET;
 		if (is_timewait(skb, sk))
 			return HF_REASON_OWN_TIMEWAIT;

@@ -158,6 +158,10 @@ static const struct row rows[] = {
 	{"dhcpv6", "ff02::1:2", UDP, 546, 547, 0, true, V(PASS, LINK_CONTROL)},
 	{"dhcpv6's ports in v4", THERE4, UDP, 546, 547, 0, true, V(DROP, NOT_OURS)},
 	{"igmp", "224.0.0.22", IPPROTO_IGMP, 0, 0, 0x22, true, V(PASS, LINK_CONTROL)},
+	{"neighbour discovery beyond the link", THERE6, IPPROTO_ICMPV6, 0, 0, 134, true,
+	 V(PASS, NEIGHBOUR)},
+	{"mld to one", THERE6, IPPROTO_ICMPV6, 0, 0, 143, true, V(DROP, NOT_OURS)},
+	{"igmp to one", THERE4, IPPROTO_IGMP, 0, 0, 0x22, true, V(DROP, NOT_OURS)},
 	{"igmp in v6", "ff02::16", IPPROTO_IGMP, 0, 0, 0x22, true, V(DROP, NOT_OURS)},
 };
 enum { ROWS = sizeof(rows) / sizeof(*rows) };
@@ -186,6 +190,19 @@ static void begin_ip(struct frame *f, enum shape shape, const char *to, unsigned
 	frame_ip(f, v6 ? HERE6 : HERE4, to, protocol);
 }
 
+static void set_hops(struct frame *f, unsigned hops)
+{
+	f->bytes[f->l3 + (f->family == 4 ? 8 : 7)] = (uint8_t)hops;
+}
+
+/* As their own documents want them. */
+static unsigned hops_of(const struct row *row)
+{
+	if (row->protocol == IPPROTO_ICMPV6 && row->type >= 133 && row->type <= 137)
+		return 255;
+	return row->protocol == IPPROTO_ICMPV6 || row->protocol == IPPROTO_IGMP ? 1 : 61;
+}
+
 static void build(struct frame *f, enum shape shape, const struct row *row)
 {
 	begin_ip(f, shape, row->to, row->protocol);
@@ -197,6 +214,7 @@ static void build(struct frame *f, enum shape shape, const struct row *row)
 		frame_icmp(f, row->type, 0);
 	if (row->payload)
 		frame_add(f, NULL, 20);
+	set_hops(f, hops_of(row));
 	if (row->protocol == UDP)
 		frame_end_udp(f);
 	else
@@ -231,6 +249,61 @@ START_TEST(a_packet_cut_off_anywhere_stays)
 			for (f.len--; f.len >= least; f.len--)
 				expect(rows[i].name, &f, V(DROP, MALFORMED));
 		}
+	}
+}
+END_TEST
+
+START_TEST(what_a_link_needs_goes_no_further_than_the_link)
+{
+	static const struct row needs[] = {
+		{"solicitation", "ff02::1:ff00:9", IPPROTO_ICMPV6, 0, 0, 135, true,
+		 V(PASS, NEIGHBOUR)},
+		{"report", "ff02::16", IPPROTO_ICMPV6, 0, 0, 143, true, V(PASS, NEIGHBOUR)},
+		{"igmp", "224.0.0.22", IPPROTO_IGMP, 0, 0, 0x22, true, V(PASS, LINK_CONTROL)},
+	};
+	struct frame f;
+
+	for (int i = 0; i < 3; i++) {
+		for (unsigned hops = 0; hops < 256; hops++) {
+			build(&f, PLAIN, &needs[i]);
+			set_hops(&f, hops);
+			frame_end(&f);
+			if (hops == hops_of(&needs[i]))
+				expect(needs[i].name, &f, needs[i].verdict, needs[i].reason);
+			else
+				expect(needs[i].name, &f, V(DROP, NOT_OURS));
+		}
+	}
+}
+END_TEST
+
+START_TEST(octets_behind_the_packet_do_not_go_along)
+{
+	struct frame f;
+
+	for (int shape = 0; shape < SHAPES; shape++) {
+		put_link(shape != BARE);
+		for (int i = 0; i < ROWS; i++) {
+			build(&f, (enum shape)shape, &rows[i]);
+			frame_u8(&f, 'x');
+			expect(rows[i].name, &f, V(DROP, MALFORMED));
+		}
+	}
+}
+END_TEST
+
+START_TEST(what_comes_in_elsewhere_is_no_reset_or_error_of_the_kernels)
+{
+	struct __sk_buff ctx = {.ingress_ifindex = LO};
+	struct frame f;
+
+	for (int i = 0; i < ROWS; i++) {
+		bool kernels = rows[i].reason == HF_REASON_NO_SOCKET_RESET ||
+			       rows[i].reason == HF_REASON_NO_SOCKET_ICMP;
+
+		build(&f, PLAIN, &rows[i]);
+		if (kernels)
+			expect_as(rows[i].name, &f, &ctx, V(DROP, NOT_OURS));
 	}
 }
 END_TEST
@@ -475,6 +548,7 @@ START_TEST(extension_headers_are_walked)
 	frame_u32(&f, IPPROTO_ICMPV6 << 24 | 0x0502);
 	frame_u32(&f, 0x00000100);
 	frame_icmp(&f, 143, 0);
+	set_hops(&f, 1);
 	frame_end(&f);
 	expect("mldv2 report as it is sent", &f, V(PASS, NEIGHBOUR));
 	put_allow(0, (struct hf_allow){.protocol = TCP, .local_port = 22});
@@ -531,6 +605,9 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, each_packet_gets_its_verdict_in_every_shape);
 	tcase_add_test(tcase, a_packet_cut_off_anywhere_stays);
+	tcase_add_test(tcase, what_a_link_needs_goes_no_further_than_the_link);
+	tcase_add_test(tcase, octets_behind_the_packet_do_not_go_along);
+	tcase_add_test(tcase, what_comes_in_elsewhere_is_no_reset_or_error_of_the_kernels);
 	tcase_add_test(tcase, a_changed_octet_does_not_let_an_apps_packet_out);
 	tcase_add_test(tcase, arp_and_eapol_pass_and_other_network_protocols_stay);
 	tcase_add_test(tcase, the_mark_proves_nothing);

@@ -15,6 +15,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -405,6 +406,34 @@ START_TEST(resets_and_icmp_errors_of_the_kernel_get_out)
 }
 END_TEST
 
+/* Who may open raw sockets does not thereby speak for the kernel. */
+START_TEST(resets_and_icmp_errors_of_a_user_stay)
+{
+	static const int protocols[] = {IPPROTO_TCP, IPPROTO_ICMP};
+	struct sockaddr_in6 to;
+	socklen_t len = to_sockaddr(there[0], 0, &to);
+
+	for (int i = 0; i < 2; i++) {
+		struct frame f = {.len = 0};
+		int fd;
+
+		if (protocols[i] == IPPROTO_TCP)
+			frame_tcp(&f, 40000, 443, 0x04);
+		else
+			frame_icmp(&f, 3, 1);
+		/* The user of a socket is that of the file system, and root's for the others. */
+		ck_assert_int_eq(setfsuid(USER), 0);
+		fd = socket(AF_INET, SOCK_RAW, protocols[i]);
+		ck_assert_int_ge(fd, 0);
+		ck_assert_int_eq(setfsuid(0), USER);
+		counters_clear(bpf_map__fd(guard->maps.counters));
+		(void)!sendto(fd, f.bytes, f.len, 0, (struct sockaddr *)&to, len);
+		wait_counted(V(DROP, NOT_OURS));
+		close(fd);
+	}
+}
+END_TEST
+
 /* From a listener of the given user in the device, as an inbound service would be. */
 static int connect_to_users_service(int i, unsigned port)
 {
@@ -493,6 +522,7 @@ int main(void)
 	tcase_add_test(tcase, a_raw_segment_with_the_mark_stays);
 	tcase_add_test(tcase, the_end_of_an_own_connection_gets_out);
 	tcase_add_test(tcase, resets_and_icmp_errors_of_the_kernel_get_out);
+	tcase_add_test(tcase, resets_and_icmp_errors_of_a_user_stay);
 	tcase_add_test(tcase, an_exempt_users_service_can_be_reached);
 	tcase_add_test(tcase, a_forwarded_packet_stays_whoever_is_exempt);
 	suite_add_tcase(suite, tcase);
