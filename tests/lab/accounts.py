@@ -171,7 +171,7 @@ def is_on_link(address):
 
 def is_control(frame):
     """What a link needs: ARP, EAPOL, neighbour discovery, MLD, IGMP, DHCP."""
-    if frame.vlan or frame.fragment:
+    if frame.fragment or frame.trailing:
         return False
     if frame.ethertype in (0x0806, 0x888E):
         return True
@@ -314,7 +314,7 @@ class Accounts:
         if is_control(frame):
             return CONTROL
         flow = frame.flow
-        if not flow:
+        if not flow or frame.trailing:
             return ESCAPED
         flow = flow if frame.first else self.siblings.get(frame.fragment, flow)
         allowed = policy.allows(flow, frame.first)

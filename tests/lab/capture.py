@@ -54,12 +54,14 @@ class Frame:
     payload: int = 0  # octets behind the transport header, what pads the frame too
     fragment: tuple | None = None  # what its siblings share
     first: bool = True  # not a later fragment
+    trailing: int = 0  # octets behind the packet's own end
     extended: bool = False  # IPv4 options or IPv6 extension headers
 
     def __str__(self):
         what = str(self.flow) if self.flow else f"ethertype {self.ethertype:#06x}"
         marks = [f"over {self.link}", what, f"{self.length} octets, {self.payload} of payload"]
         marks += ["VLAN"] * self.vlan + ["fragment"] * bool(self.fragment)
+        marks += [f"{self.trailing} octets behind its end"] * bool(self.trailing)
         if self.flow and self.flow.protocol == socket.IPPROTO_TCP and len(self.transport) > 13:
             marks.append(f"flags {self.transport[13]:#04x}")
         return ", ".join(marks) + f"\n    {self.octets.hex()}"
@@ -82,6 +84,8 @@ def decode(frame, ethernet):
 
 def decode_v4(frame, o, at):
     header, where = (o[at] & 15) * 4, int.from_bytes(o[at + 6 : at + 8], "big")
+    total = int.from_bytes(o[at + 2 : at + 4], "big")
+    frame.trailing = frame.length - at - total if total else 0
     source, destination, protocol = o[at + 12 : at + 16], o[at + 16 : at + 20], o[at + 9]
     frame.hops, frame.extended = o[at + 8], header > 20
     if where & 0x3FFF:
@@ -93,6 +97,8 @@ def decode_v4(frame, o, at):
 def decode_v6(frame, o, at):
     source, destination, following = o[at + 8 : at + 24], o[at + 24 : at + 40], o[at + 6]
     frame.hops, next_at = o[at + 7], at + 40
+    total = int.from_bytes(o[at + 4 : at + 6], "big")
+    frame.trailing = frame.length - next_at - total if total else 0
     while following in (0, 43, 44, 60) and frame.first and next_at + 8 <= len(o):
         kind, frame.extended = following, True
         following = o[next_at]

@@ -245,6 +245,12 @@ for n in range(3):
 """, NET_RAW),
     "an-echo-reply": Way("raw(ip(icmp(129 if v6 else 0), 58 if v6 else 1))", NET_RAW),
     "a-reset-with-payload": Way("raw(ip(tcp(4, b'escape'), 6))", NET_RAW),
+    "a-reset": Way("raw(ip(tcp(4), 6))", NET_RAW),
+    "an-icmp-error": Way("raw(ip(icmp(1 if v6 else 3, ip(udp())), 58 if v6 else 1))", NET_RAW),
+    "neighbour-discovery-with-a-hop-limit": Way("raw(ip(icmp(135, b'escape' * 4), 58))", NET_RAW,
+                                                V6),
+    "mld-to-one": Way("raw(ip(icmp(143, b'escape' * 4), 58, hops=1))", NET_RAW, V6),
+    "igmp-to-one": Way("raw(ip(b'escape' * 2, 2, hops=1))", NET_RAW, V4),
     "a-bare-acknowledgement-with-the-mark": Way("raw(ip(tcp(16), 6), mark=0x08100000)", NET_RAW),
     "a-packet-socket": Way("frame(ip(udp()))", NET_RAW),
     "a-packet-socket-under-another-name": Way("frame(ip(udp()), kind=0x88b5)", NET_RAW,
@@ -252,7 +258,11 @@ for n in range(3):
     "a-vlan-tag": Way("frame(ip(udp()), tag=struct.pack('!2H', 0x8100, 7))", NET_RAW),
     "two-vlan-tags": Way("frame(ip(udp()), tag=struct.pack('!4H', 0x88a8, 7, 0x8100, 8))",
                          NET_RAW),
-    "hidden-behind-padding": Way("frame(ip(udp(b'')) + b'escape')", NET_RAW),
+    "octets-behind-a-reset": Way("frame(ip(tcp(4), 6) + b'escape')", ROOT, reason="malformed"),
+    "octets-behind-dhcp": Way("""
+ports = (546, 547) if v6 else (68, 67)
+frame(ip(udp(b"", *ports), hops=1, to="ff02::1:2" if v6 else "255.255.255.255") + b"escape")
+""", NET_RAW, reason="malformed"),
 }  # fmt: skip
 
 # From another namespace, with the device for a router: it forwards.
@@ -275,6 +285,40 @@ APP_WAYS = {
     "a-foreign-source": Way("raw(ip(udp(), source='2001:db8:77::7' if v6 else '192.0.2.77'))"),
     "a-reset-with-payload": Way("raw(ip(tcp(4, b'escape'), 6))"),
     "a-bare-acknowledgement": Way("raw(ip(tcp(16), 6))"),
+    "a-reset": Way("raw(ip(tcp(4), 6))"),
+    "an-icmp-error": Way("raw(ip(icmp(1 if v6 else 3, ip(udp())), 58 if v6 else 1))"),
+    "neighbour-discovery": Way("raw(ip(icmp(135, b'escape' * 4), 58, hops=255))", families=V6),
+    "mld": Way("raw(ip(icmp(143, b'escape' * 4), 58, hops=2))", families=V6),
+    "igmp": Way("raw(ip(b'escape' * 2, 2, hops=2))", families=V4),
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Beyond(Way):
+    """What the guard does let out. named: the accounts still see through it."""
+
+    reason: str | None = None  # under which the guard counts it; None: it never sees it
+    named: bool = True
+
+
+BEYOND = {
+    "a-packet-socket-past-the-qdisc": Beyond("frame(ip(udp()), bypass=True)", NET_RAW),
+    "a-reset-of-roots": Beyond("raw(ip(tcp(4), 6))", ROOT, reason="no-socket-reset"),
+    "an-icmp-error-of-roots": Beyond(
+        "raw(ip(icmp(1 if v6 else 3, ip(udp())), 58 if v6 else 1))", ROOT,
+        reason="no-socket-icmp"),
+    "neighbour-discovery": Beyond("raw(ip(icmp(135, b'escape' * 4), 58, hops=255))", NET_RAW, V6,
+                                  reason="neighbour"),
+    "arp": Beyond("frame(b'escape' * 6, kind=0x0806)", NET_RAW, V4, "neighbour", False),
+    "eapol": Beyond("frame(b'escape' * 6, kind=0x888e)", NET_RAW, V4, "link-control", False),
+    "igmp": Beyond("raw(ip(b'escape' * 2, 2, hops=1, to='224.0.0.22'), to='224.0.0.22')", NET_RAW,
+                   V4, "link-control", False),
+    "mld": Beyond("raw(ip(icmp(143), 58, hops=1, to='ff02::16'), to='ff02::16')", NET_RAW, V6,
+                  "neighbour", False),
+    "dhcp": Beyond("""
+there = "ff02::1:2" if v6 else "255.255.255.255"
+frame(ip(udp(b"escape", *((546, 547) if v6 else (68, 67))), to=there))
+""", NET_RAW, reason="link-control", named=False),
 }  # fmt: skip
 
 
