@@ -17,6 +17,7 @@ SECRET, PORT = b"escape", 4444
 ADDRESS = {
     "wifi0": LINKS["wifi"]["address"],
     "eth0": ("192.0.2.2", "2001:db8:a::2"),
+    "spare0": ("203.0.113.242",),  # test_guard_beyond.py
     "side1": ("192.0.2.130", "2001:db8:d::2"),  # test_guard_forwarded.py
 }
 
@@ -315,6 +316,17 @@ BEYOND = {
                    V4, "link-control", False),
     "mld": Beyond("raw(ip(icmp(143), 58, hops=1, to='ff02::16'), to='ff02::16')", NET_RAW, V6,
                   "neighbour", False),
+    # Without any privilege: the address is the message, and neighbours on the link can read it.
+    "a-neighbour-is-asked-for": Beyond("""
+attempt(datagrams(), to=("2001:db8:1::6573:6361:7065", 4444))
+time.sleep(0.1)
+""", NOBODY, V6, "neighbour", False),
+    "a-group-is-joined": Beyond("""
+s = socket.socket(family, socket.SOCK_DGRAM)
+group = socket.inet_pton(family, "ff15::6573:6361:7065") + struct.pack("=I", index)
+s.setsockopt(level, socket.IPV6_JOIN_GROUP, group)
+time.sleep(0.1)
+""", NOBODY, V6, "neighbour", False),
     "dhcp": Beyond("""
 there = "ff02::1:2" if v6 else "255.255.255.255"
 frame(ip(udp(b"escape", *((546, 547) if v6 else (68, 67))), to=there))

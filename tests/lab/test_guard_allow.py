@@ -68,3 +68,26 @@ def test_an_exempt_user_goes_its_ordinary_way_and_others_do_not(daemon, family):
     other = ["setpriv", "--reuid=65533", "--clear-groups"]
     done = lab.host(*other, "curl", "-sS", "-i", "--max-time", "5", f"{url}/other")
     assert "HTTP/1.1 200" in done.out and "1.1 holdfast" in done.out, done
+
+
+FROM_PORT = """
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], 2222))
+s.settimeout(float(sys.argv[3]))
+try:
+    s.connect((sys.argv[2], 80))
+    tell("connected")
+except TimeoutError:
+    tell("nothing")
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_port_that_is_allowed_is_open_to_whoever_binds_it(daemon, allowed):
+    """Not only to its service, and not only to answers: docs/security.md says so."""
+    lab = daemon({"guard": {"allow": [{"protocol": "tcp", "local_port": 2222}] * allowed}})
+    user = ["setpriv", "--reuid=65533", "--clear-groups"]
+    got = python(lab, "device", FROM_PORT, LINKS["wifi"]["address"][0], ORIGIN[0],
+                 3 if allowed else 0.7, who=user)  # fmt: skip
+    assert got == ("connected" if allowed else "nothing")
