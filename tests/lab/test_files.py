@@ -4,11 +4,15 @@
     api.sock
 """
 
+import json
 import os
 import pathlib
 import stat
+import subprocess
 
 import pytest
+
+from kernelside import privileged
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +47,15 @@ def test_the_lock_and_the_pins_are_the_users_alone(running):
     pins = pathlib.Path(f"/sys/fs/bpf/holdfast/{inode}")
     assert mode(pins) == 0o700 and mode(pins.parent) == 0o700
     assert {mode(pin) for pin in pins.iterdir()} == {0o600}
+
+
+def test_cap_bpf_alone_does_not_get_at_the_maps(running):
+    """Whoever can write own_sockets can send as the daemon."""
+    pin = f"/sys/fs/bpf/holdfast/{running.inode()}/own_sockets"
+    shown = json.loads(privileged(running, "device", "bpftool", "-j", "map", "show", "pinned", pin))
+    only_bpf = ["setpriv", "--reuid=65533", "--clear-groups", "--inh-caps=-all,+bpf",
+                "--ambient-caps=-all,+bpf", "--bounding-set=-all,+bpf"]  # fmt: skip
+    for command in (["stat", pin], ["bpftool", "map", "show", "id", str(shown["id"])]):
+        done = subprocess.run([*only_bpf, *command], capture_output=True, text=True)
+        assert done.returncode != 0 and "ermi" in done.stderr, done
+        assert subprocess.run(command, capture_output=True).returncode == 0
