@@ -14,6 +14,9 @@ class than the guard counted when it let them out.
 Not judged: the time without a guard, which is before the first "ready", after an ordinary stop
 or --release, and with guard.mode off. In observe mode what nobody accounts for must be in the
 guard's count of drops instead.
+
+Tests need not ask for any of this. One that takes a guard away does so in gap(); one that makes
+something escape on purpose takes it with escapes().
 """
 
 import bisect

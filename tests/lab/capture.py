@@ -154,7 +154,7 @@ def interfaces(path):
     return in_namespace(path, lambda: dict(socket.if_nameindex()))
 
 
-def packet_socket():
+def packet_socket(blocks):
     """On all interfaces but lo, with a ring; frames come from bind() on."""
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     program = struct.pack(  # lo: nothing; others: the first SNAP octets
@@ -165,8 +165,8 @@ def packet_socket():
     pointer = struct.pack("=H6xQ", 4, ctypes.addressof(held))
     s.setsockopt(socket.SOL_SOCKET, ATTACH_FILTER, pointer)
     s.setsockopt(SOL_PACKET, VERSION, TPACKET_V3)
-    frames = BLOCK * BLOCKS // 2048
-    request = struct.pack("=7I", BLOCK, BLOCKS, 2048, frames, RETIRE_MS, 0, 0)
+    frames = BLOCK * blocks // 2048
+    request = struct.pack("=7I", BLOCK, blocks, 2048, frames, RETIRE_MS, 0, 0)
     s.setsockopt(SOL_PACKET, RX_RING, request)
     return s
 
@@ -181,13 +181,13 @@ def bind_to_all(s):
 class Capture:
     """names: of the cloud's interfaces, to those of links."""
 
-    def __init__(self, namespace, names):
-        self.namespace, self.names = namespace, names
+    def __init__(self, namespace, names, blocks=BLOCKS):
+        self.namespace, self.names, self.count = namespace, names, blocks
         self.lock = threading.Lock()
         self.blocks, self.pending = collections.deque(), 0
         self.indexes, self.overrun, self.frames = {}, False, 0
-        self.socket = in_namespace(namespace, packet_socket)
-        self.ring = mmap.mmap(self.socket.fileno(), BLOCK * BLOCKS)
+        self.socket = in_namespace(namespace, lambda: packet_socket(blocks))
+        self.ring = mmap.mmap(self.socket.fileno(), BLOCK * blocks)
         bind_to_all(self.socket)
         self.at, self.stopped = 0, threading.Event()
         self.thread = threading.Thread(target=self.read, daemon=True)
@@ -214,7 +214,7 @@ class Capture:
                     self.blocks.append((packets, self.ring[base + first : base + length]))
                     self.pending += length
                 struct.pack_into("=I", self.ring, base + 8, 0)
-                self.at = (self.at + 1) % BLOCKS
+                self.at = (self.at + 1) % self.count
 
     def check_whole(self):
         stats = self.socket.getsockopt(SOL_PACKET, STATISTICS, 12)

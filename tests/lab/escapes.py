@@ -345,11 +345,12 @@ def scoped(lab):
 scoped.known = weakref.WeakKeyDictionary()
 
 
-def run(lab, where, way, family, device="wifi0"):
-    """Try it; when it is over, what was to leave has left or never will."""
+def run(lab, where, way, family, device="wifi0", more=None):
+    """Try it; when it is over, what was to leave has left or never will. more: in place of the
+    link-local neighbour, for ways that want to know something else."""
     code = BEGIN + way.code + "\ntell('tried')"
     arguments = (family, ORIGIN[family], ADDRESS[device][family], device,
-                 LINKS["wifi"]["router"][family], scoped(lab))  # fmt: skip
+                 LINKS["wifi"]["router"][family], more or scoped(lab))  # fmt: skip
     began = time.time()
     assert python(lab, where, code, *arguments, who=way.who) == "tried"
     return began

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from accounts import PEERS
+from capture import Capture
 from escapes import BEGIN
 from harness import wait_until
 from kernelside import guard, python, running  # noqa: F401
@@ -85,6 +87,23 @@ def test_a_reset_that_answers_something_is_accounted_for(running):
         frame for frame in running.accounts.arrived(began)
         if frame.flow and frame.flow.ports[:2] == (4445).to_bytes(2, "big")])  # fmt: skip
     assert running.accounts.escapes() == []
+
+
+FLOOD = """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for n in range(20000):
+    s.sendto(b"x", ("198.51.100.2", 9))
+tell("sent")
+"""
+
+
+def test_a_capture_that_had_no_room_says_that_it_lost_frames(running):
+    capture = Capture(f"/run/netns/{running.network.name('cloud')}", PEERS, blocks=2)
+    with capture.lock:  # its thread cannot empty the ring
+        assert python(running, "cloud", FLOOD) == "sent"
+    with pytest.raises(AssertionError, match="the capture lost frames: [1-9]"):
+        capture.take()
+    assert capture.close() == []
 
 
 def test_more_frames_than_the_guard_has_counted_fail_the_check(running):

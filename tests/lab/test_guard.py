@@ -10,11 +10,14 @@ with a guard that only observes, where it must arrive and be counted; and withou
 it must arrive, or else the test would show nothing.
 """
 
+import socket
+
 import pytest
 
-from escapes import DEVICE_WAYS, arrived, run
+from escapes import DEVICE_WAYS, NET_RAW, SECRET, Way, arrived, run
 from harness import wait_until
 from kernelside import Moved
+from network import ORIGIN
 
 TRIES = [
     pytest.param(name, family, id=f"{name}-ipv{'46'[family]}")
@@ -47,3 +50,30 @@ def test_a_way_around_arrives_only_where_the_guard_lets_it(guarded, name, family
 def test_the_daemon_works_with_the_guard_in_every_mode(guarded):
     lab, mode = guarded
     assert lab.curl("device", f"http://origin.example/guarded/{mode}").status == 200
+
+
+IN_ITS_NAME = Way("""
+ports, marked = bytes.fromhex(scoped), 0x08100000
+for what in (b"", b"escape"):
+    for flags in (16, 17):
+        segment = ports + tcp(flags, what)[4:]
+        raw(ip(segment, 6), mark=marked)
+        frame(ip(segment, 6))
+""", NET_RAW)
+
+
+def test_others_do_not_get_into_a_connection_of_the_daemons(guarded):
+    """Same addresses, same ports, its mark: still not its socket."""
+    lab, mode = guarded
+    assert lab.curl("device", f"http://{ORIGIN[0]}/own").status == 200
+    flow = next(flow for flow, _ in lab.accounts.witnesses.daemon.sent()
+                if flow.protocol == 6 and flow.destination == socket.inet_aton(ORIGIN[0]))  # fmt: skip
+    dropped = Moved(lab, interface="wifi0", hook="guard", verdict="drop", reason="not-ours")
+    began = run(lab, "device", IN_ITS_NAME, 0, more=flow.ports.hex())
+    if mode != "off":
+        wait_until("all are counted", lambda: dropped() == 8, timeout=3)
+    if mode == "enforce":
+        assert not [frame for frame in lab.accounts.arrived(began) if SECRET in frame.octets]
+    else:
+        wait_until("all that hold something arrive", lambda: 4 == len(
+            [frame for frame in lab.accounts.arrived(began) if SECRET in frame.octets]))  # fmt: skip

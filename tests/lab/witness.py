@@ -28,6 +28,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT_NAME = "holdfast-lab-"
+OWN_MOUNT = pathlib.Path("/run/holdfast-lab-cgroup")
 EGRESS, ALLOW_MULTI = 1, 2  # BPF_CGROUP_INET_EGRESS, BPF_F_ALLOW_MULTI
 FLOW, SENT = struct.Struct("=16s16sBB4s2xI"), struct.Struct("=QQ")
 BATCH = 4096
@@ -118,12 +119,15 @@ class Flow:
 
 
 def unified():
-    """The folder of the cgroup2 hierarchy."""
+    """The folder of the cgroup2 hierarchy; where none can be written to, as in some containers,
+    one that is mounted for the lab."""
     for line in pathlib.Path("/proc/self/mounts").read_text().splitlines():
-        fields = line.split()
-        if fields[2] == "cgroup2":
-            return pathlib.Path(fields[1])
-    raise RuntimeError("the lab's witness needs cgroup2, and none is mounted")
+        _, folder, kind, *_ = line.split()
+        if kind == "cgroup2" and os.access(folder, os.W_OK):
+            return pathlib.Path(folder)
+    OWN_MOUNT.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "cgroup2", "none", OWN_MOUNT], check=True)
+    return OWN_MOUNT
 
 
 def compiled():
