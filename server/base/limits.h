@@ -29,6 +29,14 @@
 #define STEER_ALIVE_TIME   5000 /* after the last sign of life steered packets are refused */
 #define STEER_RAISED_MAX   64	/* packets of the ring in one turn of the loop */
 
+/* programs that are uploaded: what the kernel side takes */
+#define TRIAL_PEERS_MAX	   256	     /* connections that a program must not cut */
+#define TRIAL_MAPS_MAX	   32	     /* that are shared by the programs in service */
+#define TRIAL_MAP_BYTES	   (8 << 20) /* of all maps that an object brings */
+#define TRIAL_VERIFIER_LOG (1 << 20) /* the kernel writes */
+#define TRIAL_LOG_MAX	   (16 << 10) /* of it that is kept, from its end */
+#define OBJECT_SECTIONS_MAX 1024
+
 /* configuration */
 #define CONFIG_FILE_MAX	  (1 << 20)
 #define CONFIG_RULES_MAX  256

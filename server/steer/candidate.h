@@ -73,11 +73,13 @@ int steer_activate(struct steer *steer, struct steer_candidate *candidate)
 	__attribute__((warn_unused_result));
 struct steer_candidate *steer_active(const struct steer *steer); /* NULL: the built-in */
 
-/* What the program returned, whatever it counts itself; counted by the kernel (fexit) from
- * activation on while watched. -EOPNOTSUPP where the kernel cannot: then the counters decide. */
+/* What the program returned, whatever it counts itself (see watch.h). On and off take effect with
+ * the next steer_activate. Counted since it was put on. -EOPNOTSUPP where the kernel cannot: then
+ * the counters decide. Blocking when it is put on. */
 struct steer_watch_counts {
 	uint64_t aborted, dropped, passed, sent, redirected;
 };
 int steer_candidate_watch(struct steer_candidate *candidate, bool on);
+/* -ENOENT: it is not watched. */
 int steer_candidate_counts(const struct steer_candidate *candidate,
 			   struct steer_watch_counts *ret_counts);

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include "base/limits.h"
+#include "steer/candidate.h"
 #include "steer/steer.h"
 
 #include <bpf/bpf.h>
@@ -58,7 +60,13 @@ struct steer {
 	int lock_fd;
 	char folder[64]; /* the pins of this network namespace */
 	struct bpf_object *objects[OBJECT_COUNT];
-	int program_fds[OBJECT_COUNT];
+	int program_fds[OBJECT_COUNT]; /* built in; owned by the objects */
+	bool frags; /* the built-in steer program takes packets in several buffers */
+	struct {
+		struct steer_candidate *candidate; /* NULL: the built-in program */
+		int fd;		 /* what is attached, kept for going back to it; -1: the built-in */
+		uint64_t serial; /* counts activations */
+	} service;
 	struct {
 		int settings, interfaces, device_addresses, names, counters, sockets, own_sockets,
 			guard_allow, direct, heartbeat, raised;
@@ -104,6 +112,74 @@ bool programs_are_attached(struct steer *steer);
 void programs_close(struct steer *steer);
 /* Detach and unpin everything in the folder, and remove the folder. */
 int programs_release(const char *folder);
+
+/* The program that steered interfaces get. */
+int programs_steer_fd(const struct steer *steer);
+/* The built-in object of a hook; not loaded, with its static bytes. */
+const void *programs_elf(enum steer_hook_object which, size_t *ret_size);
+struct bpf_program *programs_find(struct bpf_object *object, enum steer_hook_object which);
+/* Loaded for packets in several buffers, or not: the program is told too. */
+void programs_set_frags(struct bpf_object *object, struct bpf_program *program, bool frags);
+
+/*
+ * trial.c: what was in force when it was made, for a worker.
+ */
+struct trial_map {
+	char name[32];
+	int fd;			  /* a descriptor of its own */
+	bool of_steer;		  /* the steer program uses it; else only those of other hooks */
+	struct bpf_map_info info; /* its shape */
+};
+struct trial_interface {
+	char name[IF_NAMESIZE];
+	int index;
+	struct hf_interface value;
+};
+struct steer_trial {
+	struct trial_map maps[TRIAL_MAPS_MAX];
+	size_t map_count;
+	struct hf_settings settings;
+	struct trial_interface interfaces[INTERFACES_MAX + LINKS_MAX + 1];
+	size_t interface_count;
+	struct rtnl_address *addresses; /* of the device */
+	size_t address_count;
+	struct steer_peer *peers;
+	size_t peer_count;
+	bool host, frags;
+	uint64_t serial; /* of the service in force */
+	uint8_t *elf;	 /* of the program in service, a copy; NULL: the built-in */
+	size_t elf_size;
+};
+
+/* Which of the object's maps are the live ones; all others are its own. */
+enum trial_maps {
+	TRIAL_MAPS_OWN,	 /* none: a trial load */
+	TRIAL_MAPS_LOOK, /* those that are looked things up in: nothing is counted or sent */
+	TRIAL_MAPS_LIVE, /* all that have the name of one */
+};
+/* Open an object that was checked before (or is built in). Blocking. 0 or negative errno; what
+ * libbpf said is in ret_text. */
+int trial_open(const void *elf, size_t size, char *ret_text, size_t text_size,
+	       struct bpf_object **ret_object) __attribute__((warn_unused_result));
+/* Give the object its maps, and make it pin nothing: it is ready for bpf_object__load. */
+int trial_share(const struct steer_trial *trial, struct bpf_object *object, enum trial_maps which)
+	__attribute__((warn_unused_result));
+const struct trial_map *trial_find_map(const struct steer_trial *trial, const char *name);
+
+/* candidate.c: read, open, check and load one, with its one XDP program. 0, -EINVAL with the
+ * report filled, or another negative errno with its text. */
+int candidate_open(const struct steer_trial *trial, const uint8_t *elf, size_t size,
+		   enum trial_maps which, struct steer_report *ret_report,
+		   struct bpf_object **ret_object, struct bpf_program **ret_program)
+	__attribute__((warn_unused_result));
+/* The bytes of a candidate; its program with its watch, where it has one. */
+const uint8_t *candidate_elf(const struct steer_candidate *candidate, size_t *ret_size);
+const char *candidate_name(const struct steer_candidate *candidate);
+int candidate_fd(const struct steer_candidate *candidate);
+
+/* steer.c: the first thing that libbpf complains of on this thread is written there, until it
+ * is called with NULL. */
+void steer_capture_libbpf(char *text, size_t size);
 
 /* maps.c: settings, interfaces, addresses */
 int maps_write_settings(struct steer *steer);

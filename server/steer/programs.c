@@ -1,4 +1,5 @@
 /* Programs: loaded with the maps that are pinned, attached through pinned links. */
+#include "base/log.h"
 #include "steer/internal.h"
 
 #include "guard.skel.h"
@@ -87,7 +88,7 @@ static void drop_unlike_pins(struct bpf_object *object)
 	}
 }
 
-static const void *elf_of(enum steer_hook_object which, size_t *ret_size)
+const void *programs_elf(enum steer_hook_object which, size_t *ret_size)
 {
 	switch (which) {
 	case OBJECT_STEER:
@@ -102,18 +103,18 @@ static const void *elf_of(enum steer_hook_object which, size_t *ret_size)
 	abort();
 }
 
-static struct bpf_program *program_of(struct bpf_object *object, enum bpf_prog_type type)
+struct bpf_program *programs_find(struct bpf_object *object, enum steer_hook_object which)
 {
 	struct bpf_program *program;
 
 	bpf_object__for_each_program (program, object)
-		if (bpf_program__type(program) == type)
+		if (bpf_program__type(program) == types[which])
 			return program;
 	return NULL;
 }
 
 /* The program is told too: it may not call what such a kernel does not have. */
-static void set_frags(struct bpf_object *object, struct bpf_program *program, bool frags)
+void programs_set_frags(struct bpf_object *object, struct bpf_program *program, bool frags)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(object, ".rodata.frags");
 	const __u8 value = frags;
@@ -129,20 +130,20 @@ static int load_object(struct steer *steer, enum steer_hook_object which, bool w
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = steer->folder);
 	size_t size;
-	const void *elf = elf_of(which, &size);
+	const void *elf = programs_elf(which, &size);
 	struct bpf_object *object = bpf_object__open_mem(elf, size, &opts);
 	struct bpf_program *program;
 	int r;
 
 	if (!object)
 		return -errno;
-	program = program_of(object, types[which]);
+	program = programs_find(object, which);
 	if (!program) {
 		bpf_object__close(object);
 		return -ENOEXEC;
 	}
 	if (which == OBJECT_STEER)
-		set_frags(object, program, !without_frags);
+		programs_set_frags(object, program, !without_frags);
 	drop_unlike_pins(object);
 	r = bpf_object__load(object);
 	if (r < 0) {
@@ -200,6 +201,8 @@ int programs_load(struct steer *steer, char *error, size_t size)
 		return steer_fail(error, size, r, "%s: %s", steer->folder, strerror(-r));
 	for (int i = 0; i < OBJECT_COUNT; i++) {
 		r = load_object(steer, i, false, &steer->objects[i]);
+		if (i == OBJECT_STEER)
+			steer->frags = r >= 0;
 		if (r < 0 && i == OBJECT_STEER)
 			r = load_object(steer, i, true, &steer->objects[i]);
 		if (r < 0)
@@ -208,6 +211,11 @@ int programs_load(struct steer *steer, char *error, size_t size)
 		steer->program_fds[i] = r;
 	}
 	return find_maps(steer, error, size);
+}
+
+int programs_steer_fd(const struct steer *steer)
+{
+	return steer->service.fd >= 0 ? steer->service.fd : steer->program_fds[OBJECT_STEER];
 }
 
 static int link_info(int fd, struct bpf_link_info *info)
@@ -310,7 +318,7 @@ static int create_xdp_link(struct steer *steer, const struct rtnl_interface *int
 			   bool *ret_native)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
-	int program = steer->program_fds[OBJECT_STEER], fd = -EOPNOTSUPP;
+	int program = programs_steer_fd(steer), fd = -EOPNOTSUPP;
 
 	*ret_native = wants_native(interface);
 	if (*ret_native) {
@@ -340,7 +348,7 @@ static int attach_xdp(struct steer *steer, const struct rtnl_interface *interfac
 	if (!attachment && steer->xdp_count == INTERFACES_MAX + 1)
 		return steer_fail(error, size, -ENOSPC, "too many interfaces");
 	snprintf(path, sizeof(path), "%s/" XDP_LINK "%d", steer->folder, interface->index);
-	fd = take_over(path, steer->program_fds[OBJECT_STEER]);
+	fd = take_over(path, programs_steer_fd(steer));
 	if (fd < 0) {
 		fd = create_xdp_link(steer, interface, &native);
 		if (fd >= 0)
@@ -421,6 +429,59 @@ int programs_attach(struct steer *steer, char *error, size_t size)
 	return attach_lookup(steer, error, size);
 }
 
+/* An interface that is gone, or that somebody detached, is for the next comparison. */
+static int update_link(const struct xdp_attachment *attachment, int program)
+{
+	int r = link_alive(attachment->fd) ? bpf_link_update(attachment->fd, program, NULL) : 0;
+
+	return r == -ENOLINK ? 0 : r;
+}
+
+/* All of them, or none. What is replaced is known to fit where it was. */
+static int update_links(struct steer *steer, int program)
+{
+	int r = 0;
+	size_t i;
+
+	for (i = 0; i < steer->xdp_count && r == 0; i++)
+		r = update_link(&steer->xdp[i], program);
+	if (r == 0)
+		return 0;
+	log_warning("steer", "%s does not take the program: %s", steer->xdp[i - 1].name,
+		    strerror(-r));
+	for (size_t back = 0; back + 1 < i; back++)
+		(void)update_link(&steer->xdp[back], programs_steer_fd(steer));
+	return r;
+}
+
+int steer_activate(struct steer *steer, struct steer_candidate *candidate)
+{
+	int fd = -1, r;
+
+	if (candidate) {
+		fd = fcntl(candidate_fd(candidate), F_DUPFD_CLOEXEC, 0);
+		if (fd < 0)
+			return -errno;
+	}
+	r = update_links(steer, candidate ? fd : steer->program_fds[OBJECT_STEER]);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	if (steer->service.fd >= 0)
+		close(steer->service.fd);
+	steer->service.fd = fd;
+	steer->service.candidate = candidate;
+	steer->service.serial++;
+	return 0;
+}
+
+struct steer_candidate *steer_active(const struct steer *steer)
+{
+	return steer->service.candidate;
+}
+
 bool programs_are_attached(struct steer *steer)
 {
 	for (size_t i = 0; i < steer->xdp_count; i++)
@@ -437,6 +498,10 @@ void programs_close(struct steer *steer)
 	if (steer->lookup_fd >= 0)
 		close(steer->lookup_fd);
 	steer->lookup_fd = -1;
+	if (steer->service.fd >= 0)
+		close(steer->service.fd);
+	steer->service.fd = -1;
+	steer->service.candidate = NULL;
 	for (int i = 0; i < OBJECT_COUNT; i++) {
 		bpf_object__close(steer->objects[i]);
 		steer->objects[i] = NULL;
@@ -501,7 +566,10 @@ int steer_programs(struct steer *steer, struct steer_program_info **ret_programs
 		snprintf(info->mode, sizeof(info->mode), "%s",
 			 steer->xdp[i].native ? "native" : "generic");
 		memcpy(info->interface, steer->xdp[i].name, IF_NAMESIZE);
-		r = describe(steer, steer->program_fds[OBJECT_STEER], "steer", info);
+		r = describe(steer, programs_steer_fd(steer), "steer", info);
+		if (steer->service.candidate)
+			snprintf(info->name, sizeof(info->name), "%s",
+				 candidate_name(steer->service.candidate));
 	}
 	if (r == 0)
 		r = describe(steer, steer->program_fds[OBJECT_LOOKUP], "lookup",

@@ -55,6 +55,20 @@ bool steer_is_app(const struct steer *steer, const char *interface)
 	return false;
 }
 
+/* libbpf has one callback for all threads: what is captured is the calling thread's own. */
+static _Thread_local struct {
+	char *text;
+	size_t size;
+} capture;
+
+void steer_capture_libbpf(char *text, size_t size)
+{
+	capture.text = text;
+	capture.size = size;
+	if (text)
+		text[0] = '\0';
+}
+
 /* libbpf speaks of things that are not there as of failures: only for debugging. */
 __attribute__((format(printf, 2, 0))) static int on_libbpf(enum libbpf_print_level level,
 							   const char *format, va_list args)
@@ -65,6 +79,8 @@ __attribute__((format(printf, 2, 0))) static int on_libbpf(enum libbpf_print_lev
 		return 0;
 	vsnprintf(text, sizeof(text), format, args);
 	text[strcspn(text, "\n")] = '\0';
+	if (level == LIBBPF_WARN && capture.text && !capture.text[0])
+		snprintf(capture.text, capture.size, "%s", text);
 	log_debug("libbpf", "%s", text);
 	return 0;
 }
@@ -225,7 +241,7 @@ int steer_new(uv_loop_t *loop, struct rtnl *rtnl, const struct steer_settings *s
 	steer->rtnl = rtnl;
 	steer->on_event = on_event;
 	steer->arg = arg;
-	steer->lock_fd = steer->lookup_fd = -1;
+	steer->lock_fd = steer->lookup_fd = steer->service.fd = -1;
 	/* Kernels before 5.11 charge maps to it. */
 	(void)setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	libbpf_set_print(on_libbpf);
