@@ -337,7 +337,7 @@ static enum MHD_Result take_upload(struct call *call, const char *bytes, size_t 
 
 	if (call->refused || !call->route || call->route->body == BODY_NONE) {
 		call->discarded += len;
-		return call->discarded > API_JSON_MAX + call->body.limit ? MHD_NO : MHD_YES;
+		return call->discarded > API_DISCARD_MAX + call->body.limit ? MHD_NO : MHD_YES;
 	}
 	limit = body_limit(call);
 	if (allowed < 2 * limit)
@@ -352,6 +352,16 @@ static enum MHD_Result take_upload(struct call *call, const char *bytes, size_t 
 		call->api->uploading += len;
 	}
 	return MHD_YES;
+}
+
+/* A client that is still sending when the connection closes may never see the answer. One that
+ * waits for 100 Continue has sent nothing yet. */
+static bool worth_reading(struct call *call)
+{
+	const char *length = call_header(call, "Content-Length");
+	unsigned long long len = length ? strtoull(length, NULL, 10) : 0;
+
+	return len > 0 && len <= API_DISCARD_MAX && !call_header(call, "Expect");
 }
 
 static enum MHD_Result queue_answer(struct call *call)
@@ -372,7 +382,8 @@ enum MHD_Result call_handle(void *arg, struct MHD_Connection *connection, const 
 			return MHD_NO;
 		*state = call;
 		begin(call, method);
-		return call->answered ? queue_answer(call) : MHD_YES;
+		call->refused = call->answered && worth_reading(call);
+		return call->answered && !call->refused ? queue_answer(call) : MHD_YES;
 	}
 	if (*upload_size > 0) {
 		enum MHD_Result result = take_upload(call, upload, *upload_size);
@@ -380,6 +391,9 @@ enum MHD_Result call_handle(void *arg, struct MHD_Connection *connection, const 
 		*upload_size = 0;
 		return result;
 	}
+	/* While the API closes nobody may begin to wait: MHD cannot stop with a call suspended. */
+	if (!call->answered && call->api->closing)
+		call_problem(call, 503, NULL, "the daemon is stopping");
 	if (call->answered)
 		return queue_answer(call);
 	call_ref(call);
