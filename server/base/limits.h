@@ -23,19 +23,35 @@
 #define RTNL_RULES_MAX	    8192
 
 /* steer */
-#define STEER_SETTLE_TIME  20  /* changes of the network are compared together */
-#define STEER_REPAIR_PAUSE 200 /* between two comparisons: a quarrel costs little */
-#define STEER_CHECK_TIME   500 /* for what sends no event */
+#define STEER_SETTLE_TIME  20	/* changes of the network are compared together */
+#define STEER_REPAIR_PAUSE 200	/* between two comparisons: a quarrel costs little */
+#define STEER_CHECK_TIME   500	/* for what sends no event */
 #define STEER_ALIVE_TIME   5000 /* after the last sign of life steered packets are refused */
 #define STEER_RAISED_MAX   64	/* packets of the ring in one turn of the loop */
 
 /* programs that are uploaded: what the kernel side takes */
-#define TRIAL_PEERS_MAX	   256	     /* connections that a program must not cut */
-#define TRIAL_MAPS_MAX	   32	     /* that are shared by the programs in service */
-#define TRIAL_MAP_BYTES	   (8 << 20) /* of all maps that an object brings */
-#define TRIAL_VERIFIER_LOG (1 << 20) /* the kernel writes */
-#define TRIAL_LOG_MAX	   (16 << 10) /* of it that is kept, from its end */
+#define TRIAL_PEERS_MAX	    256	       /* connections that a program must not cut */
+#define TRIAL_MAPS_MAX	    32	       /* that are shared by the programs in service */
+#define TRIAL_MAP_BYTES	    (8 << 20)  /* of all maps that an object brings */
+#define TRIAL_VERIFIER_LOG  (1 << 20)  /* the kernel writes */
+#define TRIAL_LOG_MAX	    (16 << 10) /* of it that is kept, from its end */
 #define OBJECT_SECTIONS_MAX 1024
+
+/* programs */
+#define PROGRAMS_MAX		16  /* kept, without the built-in one */
+#define PROGRAM_EVENTS_MAX	32  /* of one program */
+#define PROGRAM_NAMES_MAX	256 /* whose newest confirmed version is remembered */
+#define PROGRAM_KEY_FILE_MAX	(16 << 10)
+#define PROGRAM_KEYS_CHECK	10000 /* trusted keys are read again */
+#define PROGRAM_WATCH_TICK	100   /* between two looks at a program on probation */
+#define PROGRAM_WATCH_WINDOW	1000  /* that drops are counted in */
+#define PROGRAM_DROPS_MIN	100   /* in one window; fewer are no jump */
+#define PROGRAM_ROLLBACK_RETRY	1000  /* the kernel did not take the program before */
+#define PROGRAM_CONFIRM_MIN	1000
+#define PROGRAM_CONFIRM_MAX	(86400 * 1000)
+#define PROGRAM_WARNINGS_MAX	16
+#define PROGRAM_SIGNATURE_BYTES 64 /* Ed25519 (RFC 8032) */
+#define PROGRAM_DIGEST_BYTES	32 /* SHA-256 */
 
 /* configuration */
 #define CONFIG_FILE_MAX	  (1 << 20)

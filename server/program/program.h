@@ -42,8 +42,11 @@ typedef void (*programs_event_cb)(void *arg, const char *id, const char *what);
 int programs_new(uv_loop_t *loop, struct config *config, struct steer *steer, struct store *store,
 		 programs_event_cb on_event, void *arg, struct programs **ret_programs)
 	__attribute__((warn_unused_result));
-/* No callback after it but those of running commands, with -ECANCELED. */
-void programs_close(struct programs *programs);
+/* No callback after it but those of running commands, with -ECANCELED, and stopped: then no worker
+ * is busy with steer any more, and the store may be closed. What is in service stays so. */
+void programs_stop(struct programs *programs, void (*stopped)(void *arg), void *arg);
+/* After the store and steer are closed: the program in service is steer's until then. */
+void programs_free(struct programs *programs); /* NULL is fine */
 
 struct program_event {
 	int64_t at; /* wall ms */
@@ -57,9 +60,9 @@ struct program_info {
 	bool builtin, has_signature, previous; /* previous: a rollback returns to it */
 	char sha256[65], signed_by[128];       /* signed_by: file name of the trusted key */
 	size_t size;
-	int64_t uploaded, activated, confirmed; /* wall ms; 0: never */
-	uint64_t probation_left;		/* ms */
-	struct program_event events[32];	/* newest last */
+	int64_t uploaded, activated, confirmed;		 /* wall ms; 0: never */
+	uint64_t probation_left;			 /* ms */
+	struct program_event events[PROGRAM_EVENTS_MAX]; /* newest last */
 	size_t event_count;
 };
 /* The built-in first, then newest first. The caller frees the array. */
@@ -67,6 +70,13 @@ int programs_list(struct programs *programs, struct program_info **ret_infos, si
 	__attribute__((warn_unused_result));
 /* The one that decides over packets now: on probation, or in service. */
 void programs_current(struct programs *programs, struct program_info *ret_info);
+
+/* What whoever is responsible for the device should know now, in words. */
+struct program_warnings {
+	char text[PROGRAM_WARNINGS_MAX][256];
+	size_t count;
+};
+void programs_warnings(struct programs *programs, struct program_warnings *ret_warnings);
 
 /* What was wrong with a command; text is for people, check for scripts: one of
  * steer_check_name(), "signature", "unsigned", "version", "state". */
