@@ -89,7 +89,8 @@ def entry_allows(entry, flow, first):
         return False
     for key, port in (("local_port", flow.ports[:2]), ("remote_port", flow.ports[2:])):
         wanted = entry.get(key)
-        if wanted and not (first and flow.protocol in (6, 17) and wanted.to_bytes(2, "big") == port):
+        has_ports = first and flow.protocol in (6, 17)
+        if wanted and not (has_ports and wanted.to_bytes(2, "big") == port):
             return False
     remote, destination = entry.get("remote"), ipaddress.ip_address(flow.destination)
     if not remote:
@@ -359,6 +360,12 @@ class Accounts:
         """What came over links since then, for tests that look for something."""
         self.collect(self.capture.take())
         return [frame for frame in self.recent if frame.time >= since]
+
+    def flow_to(self, address):
+        """A TCP connection that the daemon has, or had, to an IPv4 address."""
+        wanted = ipaddress.ip_address(address).packed
+        return next(flow for flow, _ in self.witnesses.daemon.sent()
+                    if flow.protocol == 6 and flow.destination == wanted)  # fmt: skip
 
     def escapes(self):
         """Takes what could not be accounted for until now: for tests that mean it to happen."""

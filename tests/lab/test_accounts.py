@@ -5,7 +5,6 @@ each kind of escape must be named, and only that.
     holdfastd --> wifi0 [tc egress guard] -------------> wifi-gw [capture] --> accounted for
 """
 
-import socket
 import time
 
 import pytest
@@ -71,8 +70,7 @@ def test_what_only_looks_harmless_is_named(running, code):
 
 def test_octets_put_into_a_connection_of_the_daemons_are_named(running):
     assert running.curl("device", f"http://{ORIGIN[0]}/own").status == 200
-    flow = next(flow for flow, _ in running.accounts.witnesses.daemon.sent()
-                if flow.protocol == 6 and flow.destination == socket.inet_aton(ORIGIN[0]))  # fmt: skip
+    flow = running.accounts.flow_to(ORIGIN[0])
     whole = bytes.fromhex(frame(running, "ip(tcp(16, b'secret' * 200), 6)"))
     escape = (whole[:34] + flow.ports + whole[38:]).hex()
     (seen,) = named(running, escape)

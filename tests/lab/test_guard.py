@@ -10,8 +10,6 @@ with a guard that only observes, where it must arrive and be counted; and withou
 it must arrive, or else the test would show nothing.
 """
 
-import socket
-
 import pytest
 
 from escapes import DEVICE_WAYS, NET_RAW, SECRET, Way, arrived, run
@@ -62,18 +60,20 @@ for what in (b"", b"escape"):
 """, NET_RAW)
 
 
+def with_secret(lab, began):
+    return [frame for frame in lab.accounts.arrived(began) if SECRET in frame.octets]
+
+
 def test_others_do_not_get_into_a_connection_of_the_daemons(guarded):
     """Same addresses, same ports, its mark: still not its socket."""
     lab, mode = guarded
     assert lab.curl("device", f"http://{ORIGIN[0]}/own").status == 200
-    flow = next(flow for flow, _ in lab.accounts.witnesses.daemon.sent()
-                if flow.protocol == 6 and flow.destination == socket.inet_aton(ORIGIN[0]))  # fmt: skip
+    flow = lab.accounts.flow_to(ORIGIN[0])
     dropped = Moved(lab, interface="wifi0", hook="guard", verdict="drop", reason="not-ours")
     began = run(lab, "device", IN_ITS_NAME, 0, more=flow.ports.hex())
     if mode != "off":
         wait_until("all are counted", lambda: dropped() == 8, timeout=3)
     if mode == "enforce":
-        assert not [frame for frame in lab.accounts.arrived(began) if SECRET in frame.octets]
+        assert not with_secret(lab, began)
     else:
-        wait_until("all that hold something arrive", lambda: 4 == len(
-            [frame for frame in lab.accounts.arrived(began) if SECRET in frame.octets]))  # fmt: skip
+        wait_until("what holds something arrives", lambda: len(with_secret(lab, began)) == 4)

@@ -15,6 +15,7 @@ program sees packets, not calls, so that octets can be compared and not only nam
 """
 
 import atexit
+import contextlib
 import ctypes
 import dataclasses
 import itertools
@@ -203,10 +204,8 @@ class Witnesses:
 def remove(root):
     """A cgroup of a lab with its two; one that is not empty stays for the next sweep."""
     for folder in (root / "daemon", root / "clients", root):
-        try:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-        except OSError:
-            return
 
 
 def sweep():
