@@ -15,7 +15,7 @@ import pytest
 from escapes import DEVICE_WAYS, NET_RAW, SECRET, Way, arrived, run
 from harness import wait_until
 from kernelside import Moved
-from network import ORIGIN
+from network import LINKS, ORIGIN
 
 TRIES = [
     pytest.param(name, family, id=f"{name}-ipv{'46'[family]}")
@@ -48,6 +48,16 @@ def test_a_way_around_arrives_only_where_the_guard_lets_it(guarded, name, family
 def test_the_daemon_works_with_the_guard_in_every_mode(guarded):
     lab, mode = guarded
     assert lab.curl("device", f"http://origin.example/guarded/{mode}").status == 200
+
+
+@pytest.mark.parametrize("where", ["app", "device"])
+@pytest.mark.parametrize("router", LINKS["wifi"]["router"])
+def test_a_question_to_the_links_router_is_the_resolvers(guarded, where, router):
+    """Asked the ordinary way, that is, without binding anything."""
+    lab, _ = guarded
+    dropped = Moved(lab, hook="guard", verdict="drop")
+    assert lab.dig(where, "origin.example", server=router) == [ORIGIN[0]]
+    assert dropped() == 0
 
 
 IN_ITS_NAME = Way("""
