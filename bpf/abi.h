@@ -38,9 +38,9 @@
 	X(NONE, "none", "no reason was recorded")                                                 \
 	X(DEVICE_ADDRESS, "device-address", "the destination is an address of the device itself") \
 	X(NEIGHBOUR, "neighbour", "ARP, neighbour discovery or MLD, which the network needs")     \
-	X(LINK_CONTROL, "link-control", "DHCP, DHCPv6, EAPOL or IGMP, which a link needs")        \
+	X(LINK_CONTROL, "link-control", "DHCP, DHCPv6, EAPOL or IGMP, which a network needs")     \
 	X(MULTICAST, "multicast", "multicast or broadcast, which is not steered")                 \
-	X(LOCAL_NETWORK, "local-network", "link-local destination, left alone")                   \
+	X(LOCAL_NETWORK, "local-network", "a link-local destination, which is never carried")     \
 	X(DNS_KERNEL, "dns-kernel", "a DNS question answered by the kernel program")              \
 	X(DNS_RESOLVER, "dns-resolver", "a DNS question for the resolver")                        \
 	X(TCP_PROXY, "tcp-proxy", "TCP for the proxy")                                            \
@@ -71,7 +71,8 @@
 	X(ALLOWED_SERVICE, "allowed-service", "guard.allow lets it out")                          \
 	X(EXEMPT_USER, "exempt-user", "sent by a user of apps.exempt_uids")                       \
 	X(NOT_OURS, "not-ours", "not sent by the daemon: it went around the proxy")               \
-	X(FORWARDED, "forwarded", "forwarded past the proxy")
+	X(FORWARDED, "forwarded", "forwarded past the proxy")                                     \
+	X(MARTIAN, "martian", "addresses that cannot be right where the packet came from")
 
 #define HF_HOOK_ENUM(id, name)	       HF_HOOK_##id,
 #define HF_VERDICT_ENUM(id, name)      HF_VERDICT_##id,

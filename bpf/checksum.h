@@ -64,6 +64,12 @@ static __always_inline int header_intact(struct xdp_md *ctx, const struct packet
 	return sum != (__u64)-1 && !checksum_fold(sum);
 }
 
+static __always_inline __u64 checksum_pseudo_v4(__be32 source, __be32 destination, __u32 len,
+						__u8 protocol)
+{
+	return (__u64)source + destination + bpf_htonl(len) + bpf_htonl(protocol);
+}
+
 static __always_inline __u64 checksum_pseudo_v6(const void *source, const void *destination,
 						__u32 len, __u8 protocol)
 {

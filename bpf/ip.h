@@ -15,9 +15,11 @@
 #define ICMP_ECHO	   8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
+#define ICMP_NET_UNREACH   0
 #define ICMP_HOST_UNREACH  1
 #define ICMP_PROT_UNREACH  2
 #define ICMP_PORT_UNREACH  3
+#define ICMP_PKT_FILTERED  13
 
 static __always_inline void ip_from_v4(struct hf_ip *ip, __be32 address)
 {
@@ -62,6 +64,14 @@ static __always_inline int ip_is_multicast(const struct hf_ip *ip)
 	if (ip_is_v4(ip))
 		return (ip->bytes[12] & 0xf0) == 0xe0 || word[3] == 0xffffffff || word[3] == 0;
 	return ip->bytes[0] == 0xff || (!word[0] && !word[1] && !word[2] && !word[3]);
+}
+
+/* No address at all: 0.0.0.0 or ::. */
+static __always_inline int ip_is_unspecified(const struct hf_ip *ip)
+{
+	const __u32 *word = (const __u32 *)ip->bytes;
+
+	return !word[3] && !word[0] && !word[1] && (!word[2] || word[2] == bpf_htonl(0xffff));
 }
 
 static __always_inline int ip_is_link_local(const struct hf_ip *ip)

@@ -64,6 +64,7 @@ int hf_lookup(struct bpf_sk_lookup *ctx)
 {
 	const struct hf_settings *set = settings_get();
 	struct hf_ip local = {};
+	int is_internal;
 
 	if (!set || (ctx->family != AF_INET && ctx->family != AF_INET6))
 		return SK_PASS;
@@ -74,6 +75,11 @@ int hf_lookup(struct bpf_sk_lookup *ctx)
 	local_address(ctx, &local);
 	if (ip_is_device(&local) || ip_is_multicast(&local) || ip_is_link_local(&local))
 		return SK_PASS;
+	is_internal = ip_same(&local, &set->internal_v4) || ip_same(&local, &set->internal_v6);
+	if (is_internal && (ctx->protocol != IPPROTO_TCP || ctx->local_port != 80)) {
+		count(0, HF_HOOK_LOOKUP, HF_VERDICT_DROP, HF_REASON_INTERNAL_PORT, 0);
+		return SK_DROP;
+	}
 	if (ctx->protocol != IPPROTO_TCP) {
 		/* Steer has refused it, unless it came in fragments. */
 		if (ctx->local_port == 443 && !(set->flags & HF_FLAG_RELAY_QUIC)) {
@@ -82,8 +88,7 @@ int hf_lookup(struct bpf_sk_lookup *ctx)
 		}
 		return give(ctx, HF_SOCKET_RELAY_UDP4, HF_REASON_UDP_RELAY);
 	}
-	if (ctx->local_port == 80 &&
-	    (ip_same(&local, &set->internal_v4) || ip_same(&local, &set->internal_v6)))
+	if (is_internal)
 		return give(ctx, HF_SOCKET_API_TCP4, HF_REASON_API_APPS);
 	return give(ctx, HF_SOCKET_PROXY_TCP4, HF_REASON_TCP_PROXY);
 }

@@ -1,6 +1,6 @@
 /*
- * Refusals that the kernel cannot send for steered addresses: ICMP errors and echo replies,
- * built in the packet itself and sent back where it came from. Their rate is bounded.
+ * Refusals that the kernel cannot send for steered addresses: ICMP errors, resets and echo
+ * replies, built in the packet itself and sent back where it came from. Their rate is bounded.
  */
 #pragma once
 
@@ -8,10 +8,17 @@
 #include "dns.h"
 #include "packet.h"
 
-#define REFUSALS_WINDOW 100000000ull /* ns */
-#define REFUSALS_MOST	200	     /* in a window, by interface */
-#define QUOTE_MAX	128	     /* octets of the refused packet that are quoted */
-#define L2_MAX		22	     /* Ethernet with two tags */
+#define REFUSALS_WINDOW	   100000000ull /* ns */
+#define REFUSALS_MOST	   100		/* in a window, to one source */
+#define REFUSALS_INTERFACE 400		/* and to all of an interface */
+#define QUOTE_MAX	   128		/* octets of the refused packet that are quoted */
+#define L2_MAX		   22		/* Ethernet with two tags */
+
+struct refusals_key {
+	__u32 ifindex;
+	__u16 port, pad;
+	struct hf_ip source; /* ::: all of the interface */
+};
 
 struct refusals {
 	__u64 window;
@@ -20,28 +27,41 @@ struct refusals {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, __u32);
+	__type(key, struct refusals_key);
 	__type(value, struct refusals);
-	__uint(max_entries, 64);
+	__uint(max_entries, 4096);
 } refusals SEC(".maps");
 
 /* The count may be off by the packets of the other CPUs at the same moment; it is a bound on
  * noise, not an account. */
-static __always_inline int refusal_allowed(__u32 ifindex)
+static __always_inline int is_within(const struct refusals_key *key, __u64 window, __u32 most)
 {
-	__u64 window = bpf_ktime_get_ns() / REFUSALS_WINDOW;
 	struct refusals first = {.window = window, .sent = 1};
-	struct refusals *r = bpf_map_lookup_elem(&refusals, &ifindex);
+	struct refusals *r = bpf_map_lookup_elem(&refusals, key);
 
 	if (!r) {
-		bpf_map_update_elem(&refusals, &ifindex, &first, BPF_ANY);
+		bpf_map_update_elem(&refusals, key, &first, BPF_ANY);
 		return 1;
 	}
 	if (r->window != window) {
 		r->window = window;
 		r->sent = 0;
 	}
-	return ++r->sent <= REFUSALS_MOST;
+	return ++r->sent <= most;
+}
+
+/* The device's own apps have one address: there it is one socket that may not silence others. */
+static __always_inline int refusal_allowed(__u32 ifindex, const struct packet *p)
+{
+	__u64 window = bpf_ktime_get_ns() / REFUSALS_WINDOW;
+	struct refusals_key key = {.ifindex = ifindex, .source = p->source};
+
+	if (p->role == HF_ROLE_HOST)
+		key.port = p->source_port;
+	if (!is_within(&key, window, REFUSALS_MOST))
+		return 0;
+	key = (struct refusals_key){.ifindex = ifindex};
+	return is_within(&key, window, REFUSALS_INTERFACE);
 }
 
 struct icmp_error {
@@ -152,6 +172,99 @@ __attribute__((noinline)) int refuse(struct xdp_md *ctx, const struct packet *p,
 	if (p->family == 4 ? refuse_v4(ctx, data, end, p, quote, type, code)
 			   : refuse_v6(ctx, data, end, p, quote, type, code))
 		return XDP_DROP;
+	return XDP_TX;
+}
+
+/* The header of a reply to p with `len` octets behind it, from where p was going. The sum of
+ * its pseudo-header for TCP, or -1. */
+static __always_inline __u64 reply_v4(struct xdp_md *ctx, struct iphdr *ip, const struct packet *p,
+				      __u32 len)
+{
+	__be32 from = *(const __be32 *)(p->destination.bytes + 12);
+	__be32 to = *(const __be32 *)(p->source.bytes + 12);
+
+	*ip = (struct iphdr){
+		.version = 4,
+		.ihl = 5,
+		.tot_len = bpf_htons(sizeof(*ip) + len),
+		.ttl = 64,
+		.protocol = IPPROTO_TCP,
+		.saddr = from,
+		.daddr = to,
+	};
+	ip->check = checksum_fold(checksum_add(ctx, p->l3, sizeof(*ip), 0));
+	return checksum_pseudo_v4(from, to, len, IPPROTO_TCP);
+}
+
+static __always_inline __u64 reply_v6(struct ipv6hdr *ip, const struct packet *p, __u32 len)
+{
+	__builtin_memset(ip, 0, 8);
+	ip->version = 6;
+	ip->payload_len = bpf_htons(len);
+	ip->nexthdr = IPPROTO_TCP;
+	ip->hop_limit = 64;
+	__builtin_memcpy(&ip->saddr, p->destination.bytes, 16);
+	__builtin_memcpy(&ip->daddr, p->source.bytes, 16);
+	return checksum_pseudo_v6(&ip->saddr, &ip->daddr, len, IPPROTO_TCP);
+}
+
+/* RFC 9293, 3.10.7.1: what a closed port says to a segment that is no reset itself. */
+static __always_inline void reset_for(struct tcphdr *tcp, const struct tcphdr *to, __u32 payload)
+{
+	*tcp = (struct tcphdr){.source = to->dest, .dest = to->source, .doff = 5, .rst = 1};
+	if (to->ack) {
+		tcp->seq = to->ack_seq;
+		return;
+	}
+	tcp->ack = 1;
+	tcp->ack_seq = bpf_htonl(bpf_ntohl(to->seq) + payload + to->syn + to->fin);
+}
+
+/* Turn the segment into a reset of its connection. XDP_TX, or XDP_DROP. */
+__attribute__((noinline)) int refuse_tcp(struct xdp_md *ctx, const struct packet *p)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct tcphdr *tcp, segment;
+	__u32 at;
+	__u64 sum;
+
+	if (!p)
+		return XDP_DROP;
+	tcp = data + (p->l4 & OFFSET_MASK);
+	if (p->fragment || p->l3 > L2_MAX || (void *)(tcp + 1) > end)
+		return XDP_DROP;
+	segment = *tcp;
+	at = p->l3 + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	if (bpf_xdp_adjust_tail(ctx, (int)(at + sizeof(*tcp)) - (int)p->len))
+		return XDP_DROP;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	tcp = data + (at & 0x3f);
+	if (data + sizeof(struct ethhdr) > end || (void *)(tcp + 1) > end)
+		return XDP_DROP;
+	if (p->has_mac)
+		swap_macs(data);
+	reset_for(tcp, &segment, p->l4_len - segment.doff * 4);
+	if (p->family == 4) {
+		struct iphdr *ip = data + (p->l3 & L3_MASK);
+
+		if ((void *)(ip + 1) > end)
+			return XDP_DROP;
+		sum = reply_v4(ctx, ip, p, sizeof(*tcp));
+	} else {
+		struct ipv6hdr *ip = data + (p->l3 & L3_MASK);
+
+		if ((void *)(ip + 1) > end)
+			return XDP_DROP;
+		sum = reply_v6(ip, p, sizeof(*tcp));
+	}
+	sum = checksum_add(ctx, at, sizeof(*tcp), sum);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
+	tcp = data + (at & 0x3f);
+	if (sum == (__u64)-1 || (void *)(tcp + 1) > end)
+		return XDP_DROP;
+	tcp->check = checksum_fold(sum);
 	return XDP_TX;
 }
 

@@ -519,7 +519,7 @@ START_TEST(options_fragments_and_extension_headers_are_the_resolvers)
 	frame_end(&f);
 	expect("with destination options", &f, V(STEER, DNS_RESOLVER));
 	put_u16(in.bytes + in.l3 + 6, 0x2000);
-	expect("a first fragment", &in, V(DROP, FRAGMENT));
+	expect("a first fragment", &in, V(STEER, FRAGMENT_STEERED));
 }
 END_TEST
 

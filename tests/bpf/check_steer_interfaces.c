@@ -64,7 +64,7 @@ static void expect_on(uint32_t ifindex, const struct frame *in, enum hf_verdict 
 /* --- interfaces -------------------------------------------------------------------------- */
 
 static const struct row tcp = {"tcp", FAR4, TCP, 443, V(STEER, TCP_PROXY)};
-static const struct row udp = {"udp", FAR4, UDP, 123, V(REFUSE, UDP_REFUSED)};
+static const struct row udp = {"udp", FAR4, UDP, 123, V(REFUSE, NO_LINK)};
 
 START_TEST(each_interface_has_counters_of_its_own)
 {
@@ -108,7 +108,7 @@ START_TEST(a_link_is_left_alone_beside_an_app)
 	run_on(second, &f, &o);
 	ck_assert_uint_eq(o.action, XDP_PASS);
 	ck_assert(!o.counted);
-	expect_on(first, &f, V(REFUSE, UDP_REFUSED));
+	expect_on(first, &f, V(REFUSE, NO_LINK));
 }
 END_TEST
 
@@ -124,7 +124,43 @@ START_TEST(a_flood_on_one_interface_takes_no_refusal_from_another)
 		run_on(first, &f, &o);
 	ck_assert_uint_eq(o.key.reason, HF_REASON_RATE_LIMITED);
 	ck_assert_uint_eq(o.action, XDP_DROP);
-	expect_on(second, &f, V(REFUSE, UDP_REFUSED));
+	expect_on(second, &f, V(REFUSE, NO_LINK));
+}
+END_TEST
+
+static void exhaust(struct frame *f)
+{
+	struct outcome o = {0};
+
+	for (int i = 0; i < 20000 && o.key.reason != HF_REASON_RATE_LIMITED; i++)
+		run_on(first, f, &o);
+	ck_assert_uint_eq(o.key.reason, HF_REASON_RATE_LIMITED);
+}
+
+START_TEST(a_flood_from_one_app_takes_no_refusal_from_another)
+{
+	struct frame f;
+
+	put_role(first, HF_ROLE_APP, true);
+	build(&f, PLAIN, &udp);
+	exhaust(&f);
+	put_u16(f.bytes + f.l4, 40001);
+	exhaust(&f);
+	f.bytes[f.l3 + 15]++; /* the next address */
+	frame_end(&f);
+	expect_on(first, &f, V(REFUSE, NO_LINK));
+}
+END_TEST
+
+START_TEST(a_flood_from_one_socket_of_the_device_takes_no_refusal_from_another)
+{
+	struct frame f;
+
+	put_role(first, HF_ROLE_HOST, true);
+	build(&f, PLAIN, &udp);
+	exhaust(&f);
+	put_u16(f.bytes + f.l4, 40001);
+	expect_on(first, &f, V(REFUSE, NO_LINK));
 }
 END_TEST
 
@@ -133,12 +169,12 @@ END_TEST
 START_TEST(a_frame_for_many_gets_no_reply)
 {
 	static const struct row rows[] = {
-		{"udp", FAR4, UDP, 123, V(PASS, MULTICAST)},
-		{"quic6", FAR6, UDP, 443, V(PASS, MULTICAST)},
-		{"sctp", FAR4, 132, 0, V(PASS, MULTICAST)},
-		{"echo", FAR4, IPPROTO_ICMP, 8, V(PASS, MULTICAST)},
-		{"virtual echo", VIRTUAL4, IPPROTO_ICMP, 8, V(PASS, MULTICAST)},
-		{"virtual echo6", VIRTUAL6, IPPROTO_ICMPV6, 128, V(PASS, MULTICAST)},
+		{"udp", FAR4, UDP, 123, V(DROP, MARTIAN)},
+		{"quic6", FAR6, UDP, 443, V(DROP, MARTIAN)},
+		{"sctp", FAR4, 132, 0, V(DROP, MARTIAN)},
+		{"echo", FAR4, IPPROTO_ICMP, 8, V(DROP, MARTIAN)},
+		{"virtual echo", VIRTUAL4, IPPROTO_ICMP, 8, V(DROP, MARTIAN)},
+		{"virtual echo6", VIRTUAL6, IPPROTO_ICMPV6, 128, V(DROP, MARTIAN)},
 	};
 	static const uint8_t group[] = {0x01, 0x33, 0xff};
 	struct frame f;
@@ -212,13 +248,13 @@ START_TEST(nobody_in_particular_is_not_answered)
 		begin(&f, PLAIN, v6 ? 0x86dd : 0x0800);
 		frame_ip(&f, sources[i], v6 ? FAR6 : FAR4, UDP);
 		ask_known(&f);
-		expect(sources[i], &f, V(STEER, DNS_RESOLVER));
+		expect(sources[i], &f, V(DROP, MARTIAN));
 		begin(&f, PLAIN, v6 ? 0x86dd : 0x0800);
 		frame_ip(&f, sources[i], v6 ? VIRTUAL6 : VIRTUAL4,
 			 v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
 		frame_icmp(&f, v6 ? 128 : 8, 0);
 		frame_end(&f);
-		expect(sources[i], &f, V(DROP, ECHO_VIRTUAL));
+		expect(sources[i], &f, V(DROP, MARTIAN));
 	}
 	begin_ip(&f, PLAIN, FAR4, UDP);
 	ask_known(&f);
@@ -239,6 +275,8 @@ int main(void)
 	tcase_add_test(tcase, the_header_is_looked_for_where_the_interface_has_one);
 	tcase_add_test(tcase, a_link_is_left_alone_beside_an_app);
 	tcase_add_test(tcase, a_flood_on_one_interface_takes_no_refusal_from_another);
+	tcase_add_test(tcase, a_flood_from_one_app_takes_no_refusal_from_another);
+	tcase_add_test(tcase, a_flood_from_one_socket_of_the_device_takes_no_refusal_from_another);
 	tcase_add_test(tcase, a_frame_for_many_gets_no_reply);
 	tcase_add_test(tcase, an_echo_that_cannot_be_answered_whole_is_dropped);
 	tcase_add_test(tcase, nobody_in_particular_is_not_answered);

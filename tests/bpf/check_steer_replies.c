@@ -48,13 +48,13 @@ START_TEST(a_refusal_quotes_the_packet_and_comes_from_its_destination)
 		struct row row;
 		unsigned type, code;
 	} cases[] = {
-		{{"udp", FAR4, UDP, 123, V(REFUSE, UDP_REFUSED)}, 3, 3},
+		{{"udp", FAR4, UDP, 123, V(REFUSE, NO_LINK)}, 3, 3},
 		{{"quic", FAR4, UDP, 443, V(REFUSE, QUIC_REFUSED)}, 3, 3},
-		{{"echo", FAR4, IPPROTO_ICMP, 8, V(REFUSE, ECHO_REFUSED)}, 3, 1},
+		{{"echo", FAR4, IPPROTO_ICMP, 8, V(REFUSE, NO_LINK)}, 3, 0},
 		{{"sctp", FAR4, 132, 0, V(REFUSE, PROTOCOL_REFUSED)}, 3, 2},
-		{{"udp6", FAR6, UDP, 123, V(REFUSE, UDP_REFUSED)}, 1, 4},
+		{{"udp6", FAR6, UDP, 123, V(REFUSE, NO_LINK)}, 1, 4},
 		{{"quic6", FAR6, UDP, 443, V(REFUSE, QUIC_REFUSED)}, 1, 4},
-		{{"echo6", FAR6, IPPROTO_ICMPV6, 128, V(REFUSE, ECHO_REFUSED)}, 1, 3},
+		{{"echo6", FAR6, IPPROTO_ICMPV6, 128, V(REFUSE, NO_LINK)}, 1, 0},
 		{{"sctp6", FAR6, 132, 0, V(REFUSE, PROTOCOL_REFUSED)}, 1, 1},
 	};
 	struct frame f, want;
@@ -84,19 +84,19 @@ START_TEST(a_refusal_quotes_options_and_extension_headers)
 	frame_add(&f, NULL, 30);
 	frame_end_udp(&f);
 	build_refusal(&want, &f, 3, 3);
-	expect_reply("with options", &f, V(REFUSE, UDP_REFUSED), &want);
+	expect_reply("with options", &f, V(REFUSE, NO_LINK), &want);
 	begin_ip(&f, PLAIN, FAR6, 60);
 	extend(&f, UDP, 2);
 	frame_udp(&f, 40000, 123);
 	frame_add(&f, NULL, 31);
 	frame_end_udp(&f);
 	build_refusal(&want, &f, 1, 4);
-	expect_reply("with destination options", &f, V(REFUSE, UDP_REFUSED), &want);
+	expect_reply("with destination options", &f, V(REFUSE, NO_LINK), &want);
 	begin_ip(&f, PLAIN, FAR6, 60);
 	extend(&f, UDP, 12);
 	frame_udp(&f, 40000, 123);
 	frame_end_udp(&f);
-	expect("more than is quoted", &f, V(DROP, UDP_REFUSED));
+	expect("more than is quoted", &f, V(DROP, NO_LINK));
 }
 END_TEST
 
@@ -108,7 +108,7 @@ START_TEST(the_smallest_packet_can_be_refused)
 	frame_udp(&f, 40000, 123);
 	frame_end_udp(&f);
 	build_refusal(&want, &f, 3, 3);
-	expect_reply("an empty datagram", &f, V(REFUSE, UDP_REFUSED), &want);
+	expect_reply("an empty datagram", &f, V(REFUSE, NO_LINK), &want);
 	begin_ip(&f, PLAIN, FAR4, 132);
 	frame_add(&f, NULL, 7);
 	frame_end(&f);
@@ -116,15 +116,107 @@ START_TEST(the_smallest_packet_can_be_refused)
 }
 END_TEST
 
+/* --- resets ------------------------------------------------------------------------------ */
+
+struct segment {
+	const char *what;
+	unsigned flags;
+	size_t payload;
+	uint32_t seq, ack; /* of the reset to a segment with sequence 1000, acknowledging 2000 */
+	unsigned reset;	   /* its flags; 0: none is sent */
+};
+
+/* RFC 9293, 3.10.7.1 */
+static const struct segment segments[] = {
+	{"syn", 0x02, 0, 0, 1001, 0x14},       {"syn with data", 0x02, 100, 0, 1101, 0x14},
+	{"syn ack", 0x12, 0, 2000, 0, 0x04},   {"ack", 0x10, 0, 2000, 0, 0x04},
+	{"data", 0x18, 333, 2000, 0, 0x04},    {"fin ack", 0x11, 5, 2000, 0, 0x04},
+	{"fin alone", 0x01, 5, 0, 1006, 0x14}, {"nothing", 0x00, 7, 0, 1007, 0x14},
+	{"reset", 0x04, 0, 0, 0, 0},	       {"reset ack", 0x14, 0, 0, 0, 0},
+};
+enum { SEGMENTS = sizeof(segments) / sizeof(*segments) };
+
+static void build_reset(struct frame *want, const struct frame *in, const struct segment *segment,
+			const char *from)
+{
+	want->len = 0;
+	if (in->l3) {
+		frame_add(want, APP_MAC, 6);
+		frame_add(want, DEVICE_MAC, 6);
+		frame_add(want, in->bytes + 12, in->l3 - 12);
+	}
+	frame_ip(want, from, in->family == 4 ? APP4 : APP6, TCP);
+	if (in->family == 4)
+		memset(want->bytes + want->l3 + 4, 0, 4);
+	else
+		memcpy(want->bytes + want->l3, (const uint8_t[]){0x60, 0, 0, 0}, 4);
+	want->bytes[want->l3 + (in->family == 4 ? 8 : 7)] = 64;
+	want->l4 = want->len;
+	frame_u16(want, 443);
+	frame_u16(want, 40000);
+	frame_u32(want, segment->seq);
+	frame_u32(want, segment->ack);
+	frame_u16(want, 0x5000 | segment->reset);
+	frame_add(want, NULL, 6);
+	frame_end(want);
+	frame_checksum(want, 16, pseudo_sum(want, TCP));
+}
+
+/* With options, IPv4's and TCP's, or extension headers: the reset has none. */
+static void build_segment(struct frame *f, enum shape shape, const char *to,
+			  const struct segment *segment, bool more)
+{
+	begin_ip(f, shape, to, more && strchr(to, ':') ? 60 : TCP);
+	if (more && f->family == 4) {
+		f->bytes[f->l3] = 0x46;
+		frame_u32(f, 0x01010100);
+	} else if (more) {
+		extend(f, TCP, 2);
+	}
+	frame_tcp(f, 40000, 443, segment->flags);
+	if (more) {
+		f->bytes[f->l4 + 12] = 0x70;
+		frame_u32(f, 0x020405b4);
+		frame_u32(f, 0x01010101);
+	}
+	frame_add(f, NULL, segment->payload);
+	frame_end(f);
+}
+
+START_TEST(a_connection_to_where_nothing_listens_is_reset)
+{
+	static const char *const to[] = {INTERNAL4, INTERNAL6};
+	struct frame f, want;
+
+	for (int n = 0; n < SHAPES * 4 * SEGMENTS; n++) {
+		const struct segment *segment = &segments[n / 4 / SHAPES];
+		enum shape shape = (enum shape)(n / 4 % SHAPES);
+		const char *address = to[n % 2];
+
+		put_interface(HF_ROLE_APP, shape != BARE);
+		build_segment(&f, shape, address, segment, n & 2);
+		build_reset(&want, &f, segment, address);
+		if (segment->reset)
+			expect_reply(segment->what, &f, V(REFUSE, INTERNAL_PORT), &want);
+		else
+			expect(segment->what, &f, V(DROP, INTERNAL_PORT));
+		if (n % 80 == 79) /* no more than may be refused at once */
+			usleep(110000);
+	}
+}
+END_TEST
+
+/* --- how many ---------------------------------------------------------------------------- */
+
 START_TEST(refusals_are_bounded_and_come_back)
 {
-	enum { FLOOD = 3000, WINDOW = 200 };
+	enum { FLOOD = 3000, WINDOW = 100 };
 	struct timespec start, stop;
 	struct outcome o;
 	struct frame f;
 	unsigned refused = 0, windows;
 
-	build(&f, PLAIN, &(struct row){"udp", FAR4, UDP, 123, V(REFUSE, UDP_REFUSED)});
+	build(&f, PLAIN, &(struct row){"udp", FAR4, UDP, 123, V(REFUSE, NO_LINK)});
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (int i = 0; i < FLOOD; i++) {
 		bench_run(&f, &o);
@@ -141,7 +233,7 @@ START_TEST(refusals_are_bounded_and_come_back)
 	/* A machine too slow to flood proves nothing here. */
 	ck_assert_uint_lt(refused, FLOOD);
 	usleep(210000);
-	expect("after a pause", &f, V(REFUSE, UDP_REFUSED));
+	expect("after a pause", &f, V(REFUSE, NO_LINK));
 }
 END_TEST
 
@@ -189,7 +281,7 @@ END_TEST
 START_TEST(what_the_kernel_would_not_take_is_not_answered)
 {
 	static const struct row cases[] = {
-		{"udp", FAR4, UDP, 123, V(REFUSE, UDP_REFUSED)},
+		{"udp", FAR4, UDP, 123, V(REFUSE, NO_LINK)},
 		{"dns", FAR4, UDP, 53, V(STEER, DNS_RESOLVER)},
 		{"echo", VIRTUAL4, IPPROTO_ICMP, 8, V(ANSWER, ECHO_VIRTUAL)},
 	};
@@ -212,6 +304,7 @@ static TCase *replies(const char *name, void (*open)(void))
 	tcase_add_test(tcase, a_refusal_quotes_the_packet_and_comes_from_its_destination);
 	tcase_add_test(tcase, a_refusal_quotes_options_and_extension_headers);
 	tcase_add_test(tcase, the_smallest_packet_can_be_refused);
+	tcase_add_test(tcase, a_connection_to_where_nothing_listens_is_reset);
 	tcase_add_test(tcase, refusals_are_bounded_and_come_back);
 	tcase_add_test(tcase, an_echo_to_a_virtual_address_is_answered);
 	tcase_add_test(tcase, what_the_kernel_would_not_take_is_not_answered);

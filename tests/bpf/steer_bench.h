@@ -39,6 +39,24 @@ static inline void put_interface(enum hf_role role, bool has_mac)
 	put(bpf_map__fd(steer->maps.interfaces), &ifindex, &in);
 }
 
+static inline void put_alive(bool alive)
+{
+	uint64_t until = alive ? UINT64_MAX : 0;
+	uint32_t zero = 0;
+
+	put(bpf_map__fd(steer->maps.heartbeat), &zero, &until);
+}
+
+static inline void put_direct(const char *address, unsigned bits)
+{
+	struct hf_ip ip = to_ip(address);
+	struct hf_prefix key = {.bits = bits};
+	uint32_t one = 1;
+
+	memcpy(key.ip, ip.bytes, sizeof(key.ip));
+	put(bpf_map__fd(steer->maps.direct), &key, &one);
+}
+
 static inline void bench_open(bool frags)
 {
 	steer = steer_bpf__open();
@@ -59,6 +77,9 @@ static inline void bench_open(bool frags)
 		.virtual_v6_bits = 64,
 	};
 	put_settings();
+	put_alive(true);
+	put_direct("192.0.2.0", 96 + 24);
+	put_direct("2001:db8:a::", 64);
 	put_interface(HF_ROLE_APP, true);
 	put_device_address(bpf_map__fd(steer->maps.device_addresses), DEVICE4);
 	put_device_address(bpf_map__fd(steer->maps.device_addresses), DEVICE6);

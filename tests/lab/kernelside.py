@@ -143,6 +143,34 @@ def ended(process, timeout=10):
         raise AssertionError("it did not end")
 
 
+# (address, port): how a connection attempt ends, and in what time.
+CONNECT = """
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_STREAM)
+s.settimeout(3)
+start = time.monotonic()
+try:
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    how = "connected"
+except OSError as error:
+    how = errno.errorcode.get(error.errno, "timeout")
+tell([how, time.monotonic() - start])
+"""
+
+# (address, port, octets): what a datagram hears.
+SEND = """
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.connect((sys.argv[1], int(sys.argv[2])))
+start = time.monotonic()
+s.send(b"x" * int(sys.argv[3]))
+try:
+    s.recv(100)
+    how = "data"
+except OSError as error:
+    how = errno.errorcode.get(error.errno, "timeout")
+tell([how, time.monotonic() - start])
+"""
+
 # What programs begin: UDP, TCP SYN, echo requests. Not what a kernel says of itself.
 EAR = """
 def begins(kind, payload):

@@ -9,7 +9,6 @@ import pytest
 from escapes import ADDRESS, BEYOND, NOBODY, Way, arrived, is_escape, run
 from harness import wait_until
 from kernelside import Moved, running  # noqa: F401
-from witness import compile_bpf
 
 TRIES = [
     pytest.param(name, family, id=f"{name}-ipv{'46'[family]}")
@@ -39,28 +38,3 @@ def test_what_leaves_over_an_interface_that_is_no_link_meets_no_guard(running):
         wait_until("it arrives", lambda: arrived(lab, began), timeout=3)
         assert [frame.link for frame in lab.accounts.escapes() if is_escape(frame)] == ["spare-gw"]
         net.run("device", "ip", "link", "del", "spare0")
-
-
-REDIRECT = """
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
-SEC("xdp") int away(struct xdp_md *ctx) { return bpf_redirect(LINK, 0); }
-"""
-
-
-def test_what_an_xdp_program_redirects_to_a_link_meets_no_guard(running):
-    """Such a program is root's to attach, or one that is put in service for steering."""
-    lab, net = running, running.network
-    source, program = lab.folder / "redirect.bpf.c", lab.folder / "redirect.bpf.o"
-    source.write_text(REDIRECT)
-    link = next(n for n, name in lab.accounts.devices().items() if name == "wifi0")
-    compile_bpf(source, program, f"-DLINK={link}")
-    net.veth("device", "side0", "app", "side1")
-    net.address("app", "side1", ADDRESS["side1"][0], 28)
-    net.run("device", "ip", "link", "set", "side0", "xdpgeneric", "obj", str(program), "sec",
-            "xdp")  # fmt: skip
-    began = run(lab, "app", Way("frame(ip(udp()))"), 0, "side1")
-    wait_until("it arrives", lambda: arrived(lab, began), timeout=3)
-    net.run("device", "ip", "link", "del", "side0")
-    wait_until("it is named", lambda: any(map(is_escape, lab.accounts.escapes())), timeout=3)

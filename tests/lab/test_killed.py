@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harness import wait_until
-from kernelside import EAR, Moved, ended, heard, privileged, python, python_start
+from kernelside import CONNECT, EAR, SEND, Moved, ended, heard, privileged, python, python_start
 from network import LINKS, ORIGIN
 
 PLACES = pytest.mark.parametrize("where", ["app", "device"])
@@ -165,3 +165,25 @@ def test_the_guard_holds_while_the_daemon_is_gone_and_after(killed, family):
     assert moved() > 0
     assert lab.stop_daemon() == 0
     assert python(lab, "device", BOUND, *arguments) == "connected"
+
+
+INTERNAL = ("198.18.0.1", "fd5a:fe00::1")
+RESOLVERS = ("8.8.8.8", "2001:4860:4860::8888")
+
+
+def test_when_the_daemon_is_gone_the_kernel_says_so_at_once(daemon):
+    lab = daemon({"when_stopped": "block"})
+    assert lab.dig("app", "origin.example", server="8.8.8.8") == [ORIGIN[0]]
+    assert lab.stop_daemon() == 0
+    for where in ("app", "device"):
+        for family in (0, 1):
+            for address, port in ((ORIGIN[family], 80), (INTERNAL[family], 80),
+                                  (RESOLVERS[family], 53)):  # fmt: skip
+                how, seconds = python(lab, where, CONNECT, address, port)
+                assert how == "ECONNREFUSED" and seconds < 0.5, (where, address, port)
+            for address, port in ((ORIGIN[family], 4500), (RESOLVERS[family], 53)):
+                how, seconds = python(lab, where, SEND, address, port, 10)
+                assert how == "ECONNREFUSED" and seconds < 0.5, (where, address, port)
+    # what the kernel answers by itself goes on
+    assert lab.dig("app", "holdfast.internal", server="8.8.8.8") == [INTERNAL[0]]
+    assert lab.app("ping", "-c1", "-W2", INTERNAL[0]).rc == 0

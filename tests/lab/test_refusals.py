@@ -1,6 +1,6 @@
 """What is not carried is refused at once, so that no app waits for a timeout.
 
-    app --app0--> XDP steer --ICMP unreachable--> app
+    app --app0--> XDP steer --ICMP unreachable, RST--> app
     host --lo-->      |
                       +--echo to a virtual address: answered
 """
@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness import wait_until
-from kernelside import Moved, python, running, running_lab  # noqa: F401
+from kernelside import PRELUDE, PYTHON, Moved, python, running, running_lab  # noqa: F401
 from network import ORIGIN
 
 PLACES = pytest.mark.parametrize("where", ["app", "device"])
@@ -36,20 +36,34 @@ tell([how, time.monotonic() - start])
 
 @PLACES
 @FAMILIES
-@pytest.mark.parametrize("port, reason", [(443, "quic-refused"), (4500, "udp-refused")])
-def test_udp_is_refused_at_once(running_lab, where, family, port, reason):
+def test_quic_is_refused_at_once(running_lab, where, family):
     lab = running_lab
-    refused = Moved(lab, interface=INTERFACE[where], verdict="refuse", reason=reason)
-    how, seconds = python(lab, where, SEND, ORIGIN[family], port)
+    refused = Moved(lab, interface=INTERFACE[where], verdict="refuse", reason="quic-refused")
+    how, seconds = python(lab, where, SEND, ORIGIN[family], 443)
     assert how == "ECONNREFUSED" and seconds < 0.5
     assert refused() == 1
 
 
+@PLACES
+def test_without_a_link_udp_and_pings_are_refused_at_once(running_lab, where):
+    lab = running_lab
+    lab.cut("wifi", "lte")
+    for family in (0, 1):
+        refused = Moved(lab, interface=INTERFACE[where], verdict="refuse", reason="no-link")
+        how, seconds = python(lab, where, SEND, ORIGIN[family], 4500)
+        assert how == "ECONNREFUSED" and seconds < 0.5
+        done = lab.start(where, "ping", "-c1", "-W5", ORIGIN[family]).wait()
+        assert done.rc == 1 and "nreachable" in done.out, done
+        assert done.seconds < 2
+        assert refused() == 2
+
+
 FLOOD = """
-address, n = sys.argv[1], int(sys.argv[2])
+address, n, source = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((source, 0))
 for _ in range(n):
-    s.sendto(b"x", (address, 9999))
+    s.sendto(b"x", (address, 443))
 tell("sent")
 """
 
@@ -58,14 +72,30 @@ tell("sent")
 def test_a_flood_is_refused_at_a_bounded_rate_and_all_of_it_is_counted(running_lab, where):
     lab = running_lab
     here = {"interface": INTERFACE[where], "hook": "steer"}
-    refused = Moved(lab, **here, verdict="refuse", reason="udp-refused")
+    refused = Moved(lab, **here, verdict="refuse", reason="quic-refused")
     dropped = Moved(lab, **here, verdict="drop", reason="rate-limited")
-    python(lab, where, FLOOD, ORIGIN[0], "5000")
+    python(lab, where, FLOOD, ORIGIN[0], "5000", "")
     assert refused() + dropped() == 5000
     assert refused() > 0 and dropped() > 0
     # and the refusals come back
     wait_until("refusals are sent again", lambda: "ECONNREFUSED" in python(
-        lab, where, SEND, ORIGIN[0], "4500"))  # fmt: skip
+        lab, where, SEND, ORIGIN[0], "443"))  # fmt: skip
+
+
+def test_one_apps_flood_does_not_silence_refusals_for_another(running_lab):
+    lab = running_lab
+    lab.network.run("app", "ip", "address", "add", "192.0.2.131/24", "dev", "eth0")
+    try:
+        limited = Moved(lab, interface="app0", verdict="drop", reason="rate-limited")
+        flood = lab.start("app", PYTHON, "-c", PRELUDE + FLOOD, ORIGIN[0], "1000000", "192.0.2.131")
+        wait_until("the flood is not answered any more", lambda: limited() > 0)
+        for _ in range(3):
+            how, seconds = python(lab, "app", SEND, ORIGIN[0], 443)
+            assert how == "ECONNREFUSED" and seconds < 0.5
+        assert flood.running()
+        flood.kill()
+    finally:
+        lab.network.run("app", "ip", "address", "del", "192.0.2.131/24", "dev", "eth0")
 
 
 @PLACES
@@ -78,36 +108,9 @@ def test_a_virtual_address_answers_a_ping(running_lab, where, address):
     assert answered() == 2
 
 
-@PLACES
-@FAMILIES
-def test_a_ping_to_a_real_address_is_refused_at_once(running_lab, where, family):
-    lab = running_lab
-    refused = Moved(lab, interface=INTERFACE[where], verdict="refuse", reason="echo-refused")
-    done = lab.start(where, "ping", "-c1", "-W5", ORIGIN[family]).wait()
-    assert done.rc == 1 and "nreachable" in done.out, done
-    assert done.seconds < 2
-    assert refused() == 1
-
-
 def test_a_ping_to_the_device_is_answered_by_the_device(running_lab):
     for address in ("192.0.2.1", "2001:db8:a::1"):
         assert running_lab.app("ping", "-c1", "-W2", address).rc == 0
-
-
-FRAGMENTS = """
-address = sys.argv[1]
-s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-s.sendto(b"x" * 4000, (address, 4500))
-tell("sent")
-"""
-
-
-@FAMILIES
-def test_fragments_are_dropped_and_counted(running_lab, family):
-    lab = running_lab
-    dropped = Moved(lab, interface="app0", verdict="drop", reason="fragment")
-    python(lab, "app", FRAGMENTS, ORIGIN[family])
-    wait_until("all three are counted", lambda: dropped() == 3)
 
 
 RAW = """

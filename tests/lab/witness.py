@@ -131,21 +131,17 @@ def unified():
     return OWN_MOUNT
 
 
-def compile_bpf(source, target, *more):
-    machine = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True)
-    subprocess.run(
-        ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror",
-         "-Wno-unused-parameter", f"-I/usr/include/{machine.stdout.strip()}", *more,
-         "-c", source, "-o", target], check=True)  # fmt: skip
-
-
 def compiled():
     """The witness's object, compiled once a process."""
     if not compiled.path:
         folder = tempfile.mkdtemp(prefix=f"hf{os.getpid()}-witness-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         path = pathlib.Path(folder) / "witness.bpf.o"
-        compile_bpf(HERE / "witness.bpf.c", path)
+        machine = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True)
+        subprocess.run(
+            ["clang", "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror",
+             f"-I/usr/include/{machine.stdout.strip()}", "-c", HERE / "witness.bpf.c",
+             "-o", path], check=True)  # fmt: skip
         compiled.path = path
     return compiled.path
 
