@@ -1,3 +1,7 @@
+# Headers as an author of programs has them: <holdfast/...>.
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/bpf/include)
+file(CREATE_LINK ${CMAKE_SOURCE_DIR}/bpf ${CMAKE_BINARY_DIR}/bpf/include/holdfast SYMBOLIC)
+
 # bpf_object(NAME SOURCE) compiles SOURCE to build/bpf/NAME.bpf.o.
 # bpf_skeleton(NAME) makes NAME.skel.h from that object, in build/bpf.
 function(bpf_object NAME SOURCE)
@@ -7,7 +11,8 @@ function(bpf_object NAME SOURCE)
   add_custom_command(
     OUTPUT ${out}
     COMMAND ${CLANG} -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter
-            -I${CMAKE_SOURCE_DIR}/bpf -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}
+            -I${CMAKE_SOURCE_DIR}/bpf -I${CMAKE_BINARY_DIR}/bpf/include
+            -I/usr/include/${CMAKE_LIBRARY_ARCHITECTURE}
             -MD -MF ${out}.d -c ${SOURCE} -o ${out}
     COMMAND ${LLVM_STRIP} -g ${out}
     DEPENDS ${SOURCE}

@@ -1,6 +1,7 @@
 /* Objects that were uploaded: checked against what is there, loaded, watched. */
 #include "steer/candidate.h"
 #include "base/limits.h"
+#include "steer/corpus.h"
 #include "steer/internal.h"
 #include "steer/object.h"
 #include "steer/watch.h"
@@ -250,6 +251,60 @@ int candidate_open(const struct steer_trial *trial, const uint8_t *elf, size_t s
 	}
 	*ret_object = object;
 	return 0;
+}
+
+/* --- the trial --- */
+
+static int try_corpus(const struct steer_trial *trial, const uint8_t *elf, size_t size,
+		      struct steer_report *report)
+{
+	struct bpf_object *object;
+	struct bpf_program *program;
+	int r = candidate_open(trial, elf, size, TRIAL_MAPS_OWN, report, &object, &program);
+
+	if (r < 0)
+		return r;
+	r = corpus_run(trial, object, program, report);
+	bpf_object__close(object);
+	return r;
+}
+
+/* Loaded anew: the corpus may have left something in its maps. */
+static int try_golden(const struct steer_trial *trial, const uint8_t *elf, size_t size,
+		      struct steer_report *report)
+{
+	struct bpf_object *object;
+	struct bpf_program *program;
+	struct hf_golden *packets;
+	size_t count;
+	int r = object_golden(elf, size, &packets, &count, report);
+
+	if (r < 0)
+		return r;
+	if (!count) {
+		free(packets);
+		return 0;
+	}
+	r = candidate_open(trial, elf, size, TRIAL_MAPS_OWN, report, &object, &program);
+	if (r == 0) {
+		r = golden_run(trial, packets, count, object, program, report);
+		bpf_object__close(object);
+	}
+	free(packets);
+	return r;
+}
+
+int steer_trial_run(const struct steer_trial *trial, const uint8_t *elf, size_t size,
+		    struct steer_report *ret_report)
+{
+	int r = try_corpus(trial, elf, size, ret_report);
+
+	if (r == 0)
+		r = try_golden(trial, elf, size, ret_report);
+	if (r < 0 && !ret_report->text[0])
+		snprintf(ret_report->text, sizeof(ret_report->text), "it cannot be tried: %s",
+			 strerror(-r));
+	return r;
 }
 
 /* --- candidates --- */

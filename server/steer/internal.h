@@ -145,7 +145,8 @@ struct steer_trial {
 	size_t address_count;
 	struct steer_peer *peers;
 	size_t peer_count;
-	bool host, frags;
+	int lo; /* index of the interface */
+	bool frags;
 	uint64_t serial; /* of the service in force */
 	uint8_t *elf;	 /* of the program in service, a copy; NULL: the built-in */
 	size_t elf_size;

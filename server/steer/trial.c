@@ -71,7 +71,9 @@ static void take_interface(struct steer_trial *trial, struct steer *steer, const
 static void take_interfaces(struct steer_trial *trial, struct steer *steer)
 {
 	const struct wanted *wanted = &steer->wanted;
+	const struct rtnl_interface *lo = rtnl_interface_by_name(steer->rtnl, "lo");
 
+	trial->lo = lo ? lo->index : 1;
 	if (wanted->host)
 		take_interface(trial, steer, "lo", HF_ROLE_HOST, 0);
 	for (size_t i = 0; i < wanted->app_interface_count; i++)
@@ -97,7 +99,6 @@ static int take_values(struct steer_trial *trial, struct steer *steer,
 	const struct rtnl_address *addresses = rtnl_addresses(steer->rtnl, &trial->address_count);
 
 	trial->settings = steer->settings;
-	trial->host = steer->wanted.host;
 	trial->frags = steer->frags;
 	trial->serial = steer->service.serial;
 	trial->peer_count = peer_count;
