@@ -149,6 +149,8 @@ class Lab:
         return process
 
     def end(self, process, number=signal.SIGTERM, timeout=5):
+        if self.accounts and process is self.daemon and number == signal.SIGTERM:
+            self.accounts.stopping()
         if process.poll() is None:
             process.send_signal(number)
             try:
@@ -215,10 +217,10 @@ class Lab:
 
     def stop_daemon(self):
         """An ordinary stop; its exit status."""
-        daemon, self.daemon = self.daemon, None
-        if self.accounts:
-            self.accounts.stopping()
-        return self.end(daemon, timeout=20) if daemon else 0
+        try:
+            return self.end(self.daemon, timeout=20) if self.daemon else 0
+        finally:
+            self.daemon = None
 
     def kill_daemon(self):
         """SIGKILL: no chance to tidy up."""
