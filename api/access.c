@@ -12,17 +12,16 @@
 #include <strings.h>
 #include <unistd.h>
 
-static bool local_address(struct call *call, struct ip *ret_ip)
+static bool local_address(struct call *call, struct ip *ret_ip, uint16_t *ret_port)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
-	uint16_t port;
 
 	if (!info || getsockname(info->connect_fd, (struct sockaddr *)&sa, &len) < 0)
 		return false;
-	*ret_ip = ip_from_sockaddr((struct sockaddr *)&sa, &port);
+	*ret_ip = ip_from_sockaddr((struct sockaddr *)&sa, ret_port);
 	return true;
 }
 
@@ -49,6 +48,7 @@ static bool host_is_ours(struct call *call, const char *value)
 {
 	char host[64];
 	struct ip ip, local;
+	uint16_t port;
 
 	if (!split_host(value, host, sizeof(host)))
 		return false;
@@ -56,7 +56,7 @@ static bool host_is_ours(struct call *call, const char *value)
 		return true;
 	if (ip_parse(host, &ip) < 0)
 		return false;
-	return ip_is_loopback(&ip) || (local_address(call, &local) && ip_equal(&ip, &local));
+	return ip_is_loopback(&ip) || (local_address(call, &local, &port) && ip_equal(&ip, &local));
 }
 
 bool access_check_host(struct call *call)
@@ -148,16 +148,33 @@ bool access_check_route(struct call *call)
 	return false;
 }
 
-void access_find_source(struct call *call)
+static bool remote_address(struct call *call, struct ip *ret_ip, uint16_t *ret_port)
 {
 	const union MHD_ConnectionInfo *info = NULL;
-	struct ip ip = ip_from_v4(htonl(INADDR_LOOPBACK)); /* a local socket: the host itself */
-	uint16_t port;
 
 	if (call->listener->kind != LISTENER_UNIX)
 		info = MHD_get_connection_info(call->connection,
 					       MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	if (info && info->client_addr)
-		ip = ip_from_sockaddr(info->client_addr, &port);
+	if (!info || !info->client_addr)
+		return false;
+	*ret_ip = ip_from_sockaddr(info->client_addr, ret_port);
+	return true;
+}
+
+void access_find_source(struct call *call)
+{
+	struct ip ip = ip_from_v4(htonl(INADDR_LOOPBACK)); /* a local socket: the host itself */
+	uint16_t port;
+
+	remote_address(call, &ip, &port);
 	daemon_source_of(call->api->daemon, &ip, call->source, sizeof(call->source));
+}
+
+void access_find_caller(struct call *call, struct daemon_caller *ret_caller)
+{
+	struct daemon_caller caller = {.tcp = false};
+
+	caller.tcp = remote_address(call, &caller.remote, &caller.remote_port) &&
+		     local_address(call, &caller.local, &caller.local_port);
+	*ret_caller = caller;
 }

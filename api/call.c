@@ -129,6 +129,7 @@ static const char *status_title(unsigned status)
 		{413, "Content Too Large"},
 		{415, "Unsupported Media Type"},
 		{421, "Misdirected Request"},
+		{422, "Unprocessable Content"},
 		{503, "Service Unavailable"},
 		{507, "Insufficient Storage"},
 	};
@@ -139,24 +140,51 @@ static const char *status_title(unsigned status)
 	return "Internal Server Error";
 }
 
-void call_problem(struct call *call, unsigned status, const char *field, const char *format, ...)
+static struct json_object *__attribute__((format(printf, 2, 0)))
+problem_new(unsigned status, const char *format, va_list args)
 {
 	struct json_object *object = json_object_new_object();
 	char detail[512];
+
+	vsnprintf(detail, sizeof(detail), format, args);
+	if (!object)
+		return NULL;
+	json_object_object_add(object, "type", json_object_new_string("about:blank"));
+	json_object_object_add(object, "title", json_object_new_string(status_title(status)));
+	json_object_object_add(object, "status", json_object_new_int((int)status));
+	json_object_object_add(object, "detail", json_object_new_string(detail));
+	return object;
+}
+
+static void problem_add(struct json_object *object, const char *key, const char *text)
+{
+	if (object && text && text[0])
+		json_object_object_add(object, key, json_object_new_string(text));
+}
+
+void call_problem(struct call *call, unsigned status, const char *field, const char *format, ...)
+{
+	struct json_object *object;
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(detail, sizeof(detail), format, args);
+	object = problem_new(status, format, args);
 	va_end(args);
-	if (object) {
-		json_object_object_add(object, "type", json_object_new_string("about:blank"));
-		json_object_object_add(object, "title",
-				       json_object_new_string(status_title(status)));
-		json_object_object_add(object, "status", json_object_new_int((int)status));
-		json_object_object_add(object, "detail", json_object_new_string(detail));
-		if (field && field[0])
-			json_object_object_add(object, "field", json_object_new_string(field));
-	}
+	problem_add(object, "field", field);
+	answer_object(call, status, "application/problem+json", object);
+}
+
+void call_problem_of(struct call *call, unsigned status, const char *check, const char *log,
+		     const char *format, ...)
+{
+	struct json_object *object;
+	va_list args;
+
+	va_start(args, format);
+	object = problem_new(status, format, args);
+	va_end(args);
+	problem_add(object, "check", check);
+	problem_add(object, "log", log);
 	answer_object(call, status, "application/problem+json", object);
 }
 
@@ -190,6 +218,23 @@ void call_error(struct call *call, int error, const struct input_error *err, con
 		     err && err->text[0] ? err->text : text);
 	if (status == 503)
 		call_add_header(call, "Retry-After", "5");
+}
+
+void call_add_location(struct call *call, const char *path, const char *id)
+{
+	const char *host = NULL;
+	char location[512];
+
+	if (!call->connection)
+		return; /* and the listener may be gone too */
+	/* A local socket has no authority to be absolute with. */
+	if (call->listener->kind == LISTENER_APPS)
+		host = "holdfast.internal";
+	else if (call->listener->kind == LISTENER_TCP)
+		host = call_header(call, "Host");
+	snprintf(location, sizeof(location), "%s%s%s%s", host ? "http://" : "", host ? host : "",
+		 path, id);
+	call_add_header(call, "Location", location);
 }
 
 const char *call_header(struct call *call, const char *name)
@@ -234,7 +279,7 @@ static size_t body_limit(const struct call *call)
 
 	if (call->route->body == BODY_HANDOVER)
 		return config->queue.max_request / 3 * 4 + API_JSON_MAX;
-	return API_JSON_MAX;
+	return call->route->body == BODY_OBJECT ? HF_PROGRAM_BYTES_MAX : API_JSON_MAX;
 }
 
 static enum MHD_Result on_query(void *arg, enum MHD_ValueKind kind, const char *name,
@@ -259,27 +304,43 @@ static enum MHD_Result on_query(void *arg, enum MHD_ValueKind kind, const char *
 static bool has_type(struct call *call)
 {
 	const char *type = call_header(call, "Content-Type");
-	static const char *const types[] = {"application/json", "application/merge-patch+json"};
+	static const char *const json[] = {"application/json", "application/merge-patch+json",
+					   NULL};
+	static const char *const object[] = {"application/octet-stream", NULL};
 	size_t len = type ? strcspn(type, "; \t") : 0;
 
-	for (size_t i = 0; i < 2; i++)
-		if (len == strlen(types[i]) && strncasecmp(type, types[i], len) == 0)
+	for (const char *const *known = call->route->body == BODY_OBJECT ? object : json; *known;
+	     known++)
+		if (len == strlen(*known) && strncasecmp(type, *known, len) == 0)
 			return true;
 	return false;
+}
+
+static void answer_too_large(struct call *call)
+{
+	call_problem_of(call, 413, call->route->body == BODY_OBJECT ? "size" : NULL, NULL,
+			"at most %zu bytes", body_limit(call));
 }
 
 static void check_body(struct call *call)
 {
 	const char *length = call_header(call, "Content-Length");
 
+	bool chunked = call_header(call, "Transfer-Encoding");
+
 	if (call->route->body == BODY_NONE)
 		return;
+	if (call->route->body == BODY_OPTIONAL && !chunked &&
+	    (!length || strtoull(length, NULL, 10) == 0))
+		return;
 	if (!has_type(call))
-		call_problem(call, 415, NULL, "the body must be application/json");
-	else if (!length && !call_header(call, "Transfer-Encoding"))
+		call_problem(call, 415, "Content-Type", "the body must be %s",
+			     call->route->body == BODY_OBJECT ? "application/octet-stream"
+							      : "application/json");
+	else if (!length && !chunked)
 		call_problem(call, 411, NULL, "a body with its Content-Length is needed");
 	else if (length && strtoull(length, NULL, 10) > body_limit(call))
-		call_problem(call, 413, NULL, "at most %zu bytes", body_limit(call));
+		answer_too_large(call);
 }
 
 /* What can be said after the head alone. */
@@ -347,7 +408,7 @@ static enum MHD_Result take_upload(struct call *call, const char *bytes, size_t 
 		call_problem(call, 503, NULL, "too many bodies are being received");
 	} else if (buf_append(&call->body, bytes, len) < 0) {
 		call->refused = true;
-		call_problem(call, 413, NULL, "at most %zu bytes", limit);
+		answer_too_large(call);
 	} else {
 		call->api->uploading += len;
 	}

@@ -94,22 +94,6 @@ void delete_names(struct call *call)
 
 /* --- handing a request over --- */
 
-static void add_location(struct call *call, const char *id)
-{
-	const char *host = !call->response			   ? NULL
-			   : call->listener->kind == LISTENER_APPS ? "holdfast.internal"
-			   : call->listener->kind == LISTENER_TCP  ? call_header(call, "Host")
-								   : NULL;
-	char location[512];
-
-	/* A local socket has no authority to be absolute with. */
-	if (host)
-		snprintf(location, sizeof(location), "http://%s/v1/requests/%s", host, id);
-	else
-		snprintf(location, sizeof(location), "/v1/requests/%s", id);
-	call_add_header(call, "Location", location);
-}
-
 static void on_submitted(void *arg, int status, const char *id, const struct input_error *err)
 {
 	struct call *call = arg;
@@ -122,7 +106,7 @@ static void on_submitted(void *arg, int status, const char *id, const struct inp
 		json_object_object_add(object, "id", json_object_new_string(id));
 		json_object_object_add(object, "state", json_object_new_string("stored"));
 		call_json(call, 202, object);
-		add_location(call, id);
+		call_add_location(call, "/v1/requests/", id);
 	}
 	call_unref(call);
 }

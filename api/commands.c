@@ -92,6 +92,43 @@ int command_order(struct json_object *object, const char ***ret_names, size_t *r
 	return 0;
 }
 
+/* --- programs --- */
+
+static int take_confirm_within(struct json_object *value, uint64_t *ret_ms, struct input_error *err)
+{
+	uint64_t ms;
+
+	if (!json_object_is_type(value, json_type_string) ||
+	    duration_parse(json_object_get_string(value), &ms) < 0 || ms < PROGRAM_CONFIRM_MIN ||
+	    ms > PROGRAM_CONFIRM_MAX)
+		return input_error_set(err, "confirm_within", 0,
+				       "a duration from \"1s\" to \"1d\"");
+	*ret_ms = ms;
+	return 0;
+}
+
+int command_activation(struct json_object *object, struct daemon_activation *activation,
+		       struct input_error *err)
+{
+	bool has;
+	int r = 0;
+
+	if (!json_object_is_type(object, json_type_object))
+		return input_error_set(err, "", 0, "an object with confirm_within, expect_drops");
+	json_object_object_foreach (object, key, value) {
+		if (strcmp(key, "confirm_within") == 0)
+			r = take_confirm_within(value, &activation->confirm_within, err);
+		else if (strcmp(key, "expect_drops") == 0)
+			r = take_bool(value, key, &activation->expect_drops, &has, err);
+		else
+			r = input_error_set(err, key, 0,
+					    "confirm_within and expect_drops can be given");
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* --- handing a request over --- */
 
 static int take_string(struct json_object *value, const char *key, const char **ret_text,

@@ -5,7 +5,7 @@
  *   call.c      a request's life: body, answer now or later
  *   routes.c    the table of routes and the dispatch
  *   access.c    who may do what
- *   reads.c, requests.c, changes.c, events.c   the handlers
+ *   reads.c, requests.c, changes.c, programs.c, events.c   the handlers
  *   views.c     snapshot to JSON; metrics.c snapshot to OpenMetrics
  *   commands.c  JSON to command
  */
@@ -55,7 +55,13 @@ enum route_access {
 	ROUTE_READ,  /* open on loopback and local sockets, else with the token */
 	ROUTE_CHANGE /* with the token when there is one */
 };
-enum route_body { BODY_NONE, BODY_JSON, BODY_HANDOVER };
+enum route_body {
+	BODY_NONE,
+	BODY_JSON,
+	BODY_OPTIONAL, /* JSON or nothing */
+	BODY_HANDOVER, /* JSON with a request's body in it */
+	BODY_OBJECT    /* a compiled program as it is */
+};
 struct route {
 	const char *method, *pattern; /* "{x}" stands for one segment */
 	void (*handler)(struct call *call);
@@ -121,10 +127,15 @@ void call_bytes(struct call *call, unsigned status, const char *type, const void
 		size_t len); /* copies */
 void call_problem(struct call *call, unsigned status, const char *field, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* With the members check and log where they are not NULL or empty. */
+void call_problem_of(struct call *call, unsigned status, const char *check, const char *log,
+		     const char *format, ...) __attribute__((format(printf, 5, 6)));
 /* The problem that belongs to a negative errno; what names the thing. */
 void call_error(struct call *call, int error, const struct input_error *err, const char *what);
 void call_respond(struct call *call, unsigned status, struct MHD_Response *response); /* takes */
 void call_add_header(struct call *call, const char *name, const char *value);
+/* To an answer: Location of path and id, absolute where the listener has an authority. */
+void call_add_location(struct call *call, const char *path, const char *id);
 const char *call_header(struct call *call, const char *name);
 const char *call_query(struct call *call, const char *name);
 /* The query's limit, API_PAGE_DEFAULT without; false: answered with a problem. */
@@ -135,6 +146,7 @@ const char *call_cursor(struct call *call);
 bool access_check_host(struct call *call);  /* false: answered */
 bool access_check_route(struct call *call); /* false: answered */
 void access_find_source(struct call *call);
+void access_find_caller(struct call *call, struct daemon_caller *ret_caller);
 
 /* --- JSON --- */
 /* Strict RFC 8259: no duplicate keys, no comments, bounded depth. */
@@ -150,6 +162,7 @@ struct json_object *view_links(struct daemon *daemon);
 struct json_object *view_request(const struct queue_row *row, bool events);
 struct json_object *view_counters(struct daemon *daemon);
 struct json_object *view_names(struct daemon *daemon, const char *after, size_t limit);
+struct json_object *view_program(const struct program_info *info);
 struct json_object *view_event(const struct daemon_event *event);
 const char *event_type_name(enum daemon_event_type type);
 /* OpenMetrics 1.0 text. */
@@ -161,6 +174,9 @@ int command_link_patch(struct json_object *object, struct link_patch *ret_patch,
 /* names point into object; the array is the caller's. */
 int command_order(struct json_object *object, const char ***ret_names, size_t *ret_count,
 		  struct input_error *err) __attribute__((warn_unused_result));
+/* Lets what is not given as it is. */
+int command_activation(struct json_object *object, struct daemon_activation *activation,
+		       struct input_error *err) __attribute__((warn_unused_result));
 struct handover {
 	struct daemon_submit submit; /* its strings point into the object */
 	const char **fields;
@@ -190,6 +206,13 @@ void delete_request(struct call *call);
 void get_counters(struct call *call);
 void get_names(struct call *call);
 void delete_names(struct call *call);
+void list_programs(struct call *call);
+void post_program(struct call *call);
+void get_program(struct call *call);
+void activate_program(struct call *call);
+void confirm_program(struct call *call);
+void rollback_program(struct call *call);
+void delete_program(struct call *call);
 void get_config(struct call *call);
 void get_events(struct call *call);
 void get_metrics(struct call *call);

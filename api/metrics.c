@@ -166,6 +166,20 @@ static int write_counters(struct daemon *daemon, struct buf *out)
 	return r;
 }
 
+/* Names and versions are of letters that need no escape: steer_program_read takes no others. */
+static int write_program(struct daemon *daemon, struct buf *out)
+{
+	struct program_info info;
+
+	daemon_program_current(daemon, &info);
+	return buf_printf(
+		out,
+		"# TYPE holdfast_program info\n# HELP holdfast_program What decides over "
+		"packets now.\nholdfast_program_info{id=\"%s\",name=\"%s\",version=\"%s\","
+		"state=\"%s\"} 1\n",
+		info.id, info.name, info.version, program_state_name(info.state));
+}
+
 int metrics_write(struct daemon *daemon, struct buf *out)
 {
 	int r = buf_printf(out,
@@ -176,6 +190,8 @@ int metrics_write(struct daemon *daemon, struct buf *out)
 		r = write_status(daemon, out);
 	if (r == 0)
 		r = write_links(daemon, out);
+	if (r == 0)
+		r = write_program(daemon, out);
 	if (r == 0)
 		r = write_counters(daemon, out);
 	return r == 0 ? buf_printf(out, "# EOF\n") : r;

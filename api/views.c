@@ -49,16 +49,40 @@ struct json_object *view_list(struct json_object *items, const char *next)
 
 /* --- status --- */
 
-static struct json_object *view_program(const struct daemon_status *status)
+static void add_probation(struct json_object *object, const struct program_info *info)
+{
+	add(object, "probation_left",
+	    info->state == PROGRAM_PROBATION
+		    ? json_object_new_double((double)info->probation_left / 1000)
+		    : NULL);
+}
+
+static struct json_object *view_current_program(struct daemon *daemon,
+						const struct daemon_status *status)
 {
 	struct json_object *object = json_object_new_object();
+	struct program_info info;
 
-	add(object, "id", json_object_new_string("builtin"));
-	add(object, "name", json_object_new_string("steer"));
-	add(object, "version", json_object_new_string(HOLDFAST_VERSION));
+	daemon_program_current(daemon, &info);
+	add(object, "id", json_object_new_string(info.id));
+	add(object, "name", json_object_new_string(info.name));
+	add(object, "version", json_object_new_string(info.version));
 	/* Before steering begins, and after it is taken down, nothing is in service. */
-	add(object, "state", json_object_new_string(status->steering ? "in_service" : "loaded"));
+	add(object, "state",
+	    json_object_new_string(status->steering ? program_state_name(info.state) : "loaded"));
+	add_probation(object, &info);
 	return object;
+}
+
+static struct json_object *view_warnings(struct daemon *daemon)
+{
+	struct json_object *array = json_object_new_array();
+	struct program_warnings warnings;
+
+	daemon_program_warnings(daemon, &warnings);
+	for (size_t i = 0; array && i < warnings.count; i++)
+		json_object_array_add(array, json_object_new_string(warnings.text[i]));
+	return array;
 }
 
 static struct json_object *view_queue(const struct daemon_status *status)
@@ -169,7 +193,8 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 		return object;
 	add(object, "started", view_time(status.started));
 	add(object, "uptime", json_object_new_double((double)status.uptime / 1000));
-	add(object, "program", view_program(&status));
+	add(object, "program", view_current_program(daemon, &status));
+	add(object, "warnings", view_warnings(daemon));
 	add(object, "queue", view_queue(&status));
 	add(object, "health", view_health(&status));
 	add(object, "links", view_links_summary(daemon));
@@ -281,6 +306,47 @@ struct json_object *view_request(const struct queue_row *row, bool events)
 	add(object, "response", view_response(row));
 	if (events)
 		add(object, "events", view_request_events(row));
+	return object;
+}
+
+/* --- programs --- */
+
+static struct json_object *view_program_events(const struct program_info *info)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; array && i < info->event_count; i++) {
+		struct json_object *event = json_object_new_object();
+
+		add(event, "at", view_time(info->events[i].at));
+		add(event, "what", json_object_new_string(info->events[i].what));
+		json_object_array_add(array, event);
+	}
+	return array;
+}
+
+struct json_object *view_program(const struct program_info *info)
+{
+	struct json_object *object = json_object_new_object();
+
+	if (!object)
+		return NULL;
+	add(object, "id", json_object_new_string(info->id));
+	add(object, "name", json_object_new_string(info->name));
+	add(object, "version", json_object_new_string(info->version));
+	add_count(object, "abi", info->abi);
+	add(object, "state", json_object_new_string(program_state_name(info->state)));
+	add_probation(object, info);
+	add(object, "builtin", json_object_new_boolean(info->builtin));
+	add(object, "previous", json_object_new_boolean(info->previous));
+	add(object, "sha256", text_or_null(info->sha256));
+	add(object, "signed", json_object_new_boolean(info->has_signature));
+	add(object, "signed_by", text_or_null(info->signed_by));
+	add_count(object, "size", info->size);
+	add(object, "uploaded", view_time(info->uploaded));
+	add(object, "activated", view_time(info->activated));
+	add(object, "confirmed", view_time(info->confirmed));
+	add(object, "events", view_program_events(info));
 	return object;
 }
 

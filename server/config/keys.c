@@ -284,14 +284,16 @@ static const struct key programs_keys[] = {
 	{"trusted_keys", KEY_STRINGS, FIELD(struct config, programs.trusted_keys),
 	 .max = CONFIG_LIST_MAX, .fallback = "[]", .valid = valid_path, .allowed = PATH_TEXT,
 	 .doc = "Files with an Ed25519 public key in PEM; programs are uploaded signed by one of "
-		"them."},
+		"them. Read again when they are needed; one that cannot be used is a warning in "
+		"the log and in `/v1/status`, and not an error of `--check`."},
 	{"allow_unsigned", KEY_BOOL, FIELD(struct config, programs.allow_unsigned),
 	 .fallback = "false",
 	 .doc = "Take programs without a signature too: whoever reaches the API then decides over "
 		"all traffic. Shown in the status as a warning."},
 	{"confirm_within", KEY_DURATION, FIELD(struct config, programs.confirm_within),
 	 .min = 1 * SECONDS, .max = 1 * DAYS, .fallback = "\"60s\"",
-	 .doc = "A new program that is not confirmed in this time is taken back."},
+	 .doc = "A new program that is not confirmed in this time is taken back. An activation may "
+		"ask for another time."},
 };
 static const struct key_group programs_group = GROUP(programs_keys);
 

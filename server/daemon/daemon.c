@@ -114,9 +114,8 @@ static void on_sweep(uv_timer_t *timer)
 	queue_sweep(daemon->queue, exchange_wall_ms(), swept, NULL);
 }
 
-static const char *interface_of(void *arg, const struct ip *source)
+const char *daemon_interface_of(const struct daemon *daemon, const struct ip *source)
 {
-	const struct daemon *daemon = arg;
 	size_t count;
 	const struct rtnl_address *addresses = rtnl_addresses(daemon->rtnl, &count);
 
@@ -134,6 +133,11 @@ static const char *interface_of(void *arg, const struct ip *source)
 		return interface ? interface->name : NULL;
 	}
 	return NULL;
+}
+
+static const char *interface_of(void *arg, const struct ip *source)
+{
+	return daemon_interface_of(arg, source);
 }
 
 static bool v4_of(void *arg, const struct ip *source, struct ip *ret_source)
@@ -292,6 +296,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	if (r < 0)
 		return r;
 	STEP(store_open(loop, config->state_dir, &daemon->store), config->state_dir);
+	STEP(daemon_build_programs(daemon), "programs");
 	STEP(links_new(loop, config, daemon->rtnl, daemon->steer, on_link_changed, daemon,
 		       &daemon->links),
 	     "links");
@@ -355,6 +360,7 @@ static void finish(struct daemon *daemon)
 
 	if (daemon->steer)
 		steer_close(daemon->steer);
+	programs_free(daemon->programs);
 	if (daemon->rtnl)
 		rtnl_close(daemon->rtnl);
 	config_unref(daemon->config);
@@ -370,9 +376,10 @@ static void on_store_closed(void *arg)
 	finish(daemon);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+/* All that holds the store open is closed. */
+static void release(void *arg)
 {
-	struct daemon *daemon = handle->data;
+	struct daemon *daemon = arg;
 
 	if (--daemon->handles)
 		return;
@@ -380,6 +387,11 @@ static void on_handle_closed(uv_handle_t *handle)
 		store_close(daemon->store, on_store_closed, daemon);
 	else
 		on_store_closed(daemon);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	release(handle->data);
 }
 
 void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
@@ -408,6 +420,10 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
 		close(daemon->app_fd4);
 	if (daemon->app_fd6 >= 0)
 		close(daemon->app_fd6);
+	if (daemon->programs) {
+		daemon->handles++;
+		programs_stop(daemon->programs, release, daemon);
+	}
 	uv_close((uv_handle_t *)&daemon->sweep, on_handle_closed);
 	uv_close((uv_handle_t *)&daemon->changed, on_handle_closed);
 }

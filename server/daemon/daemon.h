@@ -6,6 +6,7 @@
 
 #include "config/config.h"
 #include "link/link.h"
+#include "program/program.h"
 #include "queue/queue.h"
 #include "resolver/resolver.h"
 #include "steer/steer.h"
@@ -71,6 +72,30 @@ typedef void (*daemon_submit_cb)(void *arg, int status, const char *id,
 				 const struct input_error *err);
 int daemon_submit(struct daemon *daemon, const struct daemon_submit *submit, daemon_submit_cb cb,
 		  void *arg);
+
+/* --- programs of the steer hook; see program/program.h --- */
+/* Whose command it is, so that a program cannot cut the connection off that commands it. */
+struct daemon_caller {
+	bool tcp; /* else a local socket, which no program sees */
+	struct ip local, remote;
+	uint16_t local_port, remote_port;
+};
+struct daemon_activation {
+	uint64_t confirm_within; /* ms; 0: as configured */
+	bool expect_drops;
+};
+int daemon_program_list(struct daemon *daemon, struct program_info **ret_infos, size_t *ret_count);
+void daemon_program_current(struct daemon *daemon, struct program_info *ret_info);
+void daemon_program_warnings(struct daemon *daemon, struct program_warnings *ret_warnings);
+int daemon_program_upload(struct daemon *daemon, const uint8_t *elf, size_t size,
+			  const char *signature, const struct daemon_caller *caller, program_cb cb,
+			  void *arg);
+int daemon_program_activate(struct daemon *daemon, const char *id,
+			    const struct daemon_activation *activation,
+			    const struct daemon_caller *caller, program_cb cb, void *arg);
+int daemon_program_confirm(struct daemon *daemon, program_cb cb, void *arg);
+int daemon_program_rollback(struct daemon *daemon, program_cb cb, void *arg);
+int daemon_program_delete(struct daemon *daemon, const char *id, program_cb cb, void *arg);
 
 /* --- events for GET /v1/events --- */
 enum daemon_event_type { EVENT_LINK, EVENT_REQUEST, EVENT_PROGRAM, EVENT_DROP, EVENT_CONFIG };

@@ -23,6 +23,7 @@ struct daemon {
 	struct steer *steer;
 	struct links *links;
 	struct store *store;
+	struct programs *programs;
 	struct resolver *resolver;
 	struct queue *queue;
 	struct upstream *upstream;
@@ -45,6 +46,12 @@ struct daemon {
 
 /* daemon.c: act on changes once, after the callbacks of this turn of the loop. */
 void daemon_changed(struct daemon *daemon);
+
+/* The interface that packets of this address come in on; NULL: not known. */
+const char *daemon_interface_of(const struct daemon *daemon, const struct ip *source);
+
+/* programs.c */
+int daemon_build_programs(struct daemon *daemon) __attribute__((warn_unused_result));
 
 /* events.c */
 void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,

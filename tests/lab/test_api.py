@@ -75,7 +75,7 @@ def hand_over(lab, **changes):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/status", "/v1/links", "/v1/requests", "/v1/counters", "/v1/names", "/v1/config",
+    "path", ["/v1/status", "/v1/links", "/v1/requests", "/v1/counters", "/v1/names", "/v1/programs", "/v1/config",
              "/healthz", "/readyz"]
 )  # fmt: skip
 def test_what_can_be_read_is_as_described(up, path):
@@ -327,6 +327,9 @@ def test_an_app_sees_its_own_requests_and_no_others(offline, family):
         ("GET", "/v1/counters"),
         ("GET", "/v1/names"),
         ("GET", "/v1/config"),
+        ("GET", "/v1/programs"),
+        ("POST", "/v1/programs"),
+        ("POST", "/v1/programs/rollback"),
         ("GET", "/v1/events"),
         ("GET", "/metrics"),
         ("PATCH", "/v1/links/wifi"),

@@ -216,6 +216,80 @@ int daemon_submit(struct daemon *daemon, const struct daemon_submit *submit, dae
 	return 0;
 }
 
+static struct {
+	size_t size;
+	char signature[128];
+	uint64_t within;
+	bool expect_drops;
+	struct daemon_caller caller;
+} programmed;
+static struct program_info program = {.id = "0123456789abcdef",
+				      .name = "observe",
+				      .version = "1.0.0",
+				      .state = PROGRAM_SERVICE,
+				      .event_count = 1,
+				      .events = {{1700000000123, "uploaded"}}};
+static int program_status;
+static struct program_problem program_problem;
+
+int daemon_program_list(struct daemon *daemon, struct program_info **ret_infos, size_t *ret_count)
+{
+	*ret_infos = malloc(sizeof(program));
+	**ret_infos = program;
+	*ret_count = 1;
+	return 0;
+}
+
+void daemon_program_current(struct daemon *daemon, struct program_info *ret_info)
+{
+	*ret_info = program;
+}
+
+void daemon_program_warnings(struct daemon *daemon, struct program_warnings *ret_warnings)
+{
+	strcpy(ret_warnings->text[0], "careful");
+	ret_warnings->count = 1;
+}
+
+int daemon_program_upload(struct daemon *daemon, const uint8_t *elf, size_t size,
+			  const char *signature, const struct daemon_caller *caller, program_cb cb,
+			  void *arg)
+{
+	programmed.size = size;
+	programmed.caller = *caller;
+	snprintf(programmed.signature, sizeof(programmed.signature), "%s",
+		 signature ? signature : "none");
+	cb(arg, program_status, &program, &program_problem);
+	return 0;
+}
+
+int daemon_program_activate(struct daemon *daemon, const char *id,
+			    const struct daemon_activation *activation,
+			    const struct daemon_caller *caller, program_cb cb, void *arg)
+{
+	programmed.within = activation->confirm_within;
+	programmed.expect_drops = activation->expect_drops;
+	cb(arg, program_status, &program, &program_problem);
+	return 0;
+}
+
+int daemon_program_confirm(struct daemon *daemon, program_cb cb, void *arg)
+{
+	return -EBUSY;
+}
+
+int daemon_program_rollback(struct daemon *daemon, program_cb cb, void *arg)
+{
+	cb(arg, program_status, &program, &program_problem);
+	return 0;
+}
+
+int daemon_program_delete(struct daemon *daemon, const char *id, program_cb cb, void *arg)
+{
+	cb(arg, program_status, NULL, &program_problem);
+	return 0;
+}
+
 int daemon_subscribe(struct daemon *daemon, daemon_event_cb cb, void *arg)
 {
 	event_cb = cb;
@@ -385,8 +459,9 @@ START_TEST(reads_have_the_shapes_that_scripts_rely_on)
 {
 	ck_assert_int_eq(get("/v1/status"), 200);
 	has("\"uptime\":1.5");
-	has("\"program\":{\"id\":\"builtin\",\"name\":\"steer\"");
-	has("\"state\":\"in_service\"");
+	has("\"program\":{\"id\":\"0123456789abcdef\",\"name\":\"observe\"");
+	has("\"state\":\"in_service\",\"probation_left\":null");
+	has("\"warnings\":[\"careful\"]");
 	ck_assert_int_eq(get("/v1/links"), 200);
 	has("\"since\":\"2023-11-14T22:13:20.123Z\",\"evidence\":\"probe good\","
 	    "\"bytes\":{\"in\":0,\"out\":0}");
@@ -397,6 +472,8 @@ START_TEST(reads_have_the_shapes_that_scripts_rely_on)
 	ck_assert_int_eq(get("/metrics"), 200);
 	has("holdfast_http_requests_total 7\n");
 	has("holdfast_link_state{link=\"wifi\",holdfast_link_state=\"online\"} 1\n");
+	has("holdfast_program_info{id=\"0123456789abcdef\",name=\"observe\",version=\"1.0.0\","
+	    "state=\"in_service\"} 1\n");
 	has("# EOF\n");
 	ck_assert_int_eq(get("/readyz"), 200);
 	ck_assert_int_eq(get("/"), 200);
@@ -565,6 +642,86 @@ START_TEST(pages_of_elsewhere_are_kept_out)
 }
 END_TEST
 
+#define OCTETS "Content-Type: application/octet-stream\r\n"
+
+START_TEST(programs_are_uploaded_as_they_are)
+{
+	int port = api_port(api, 0);
+
+	program_status = 0;
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs",
+				  OCTETS "Holdfast-Signature: AAAA\r\n",
+				  "\x7f"
+				  "ELF"),
+			 201);
+	has("Location: http://localhost/v1/programs/0123456789abcdef\r\n");
+	has("\"what\":\"uploaded\"");
+	ck_assert_uint_eq(programmed.size, 4);
+	ck_assert_str_eq(programmed.signature, "AAAA");
+	ck_assert(programmed.caller.tcp && ip_is_loopback(&programmed.caller.remote));
+	ck_assert_uint_eq(programmed.caller.local_port, (unsigned)port);
+	ck_assert_uint_ne(programmed.caller.remote_port, 0);
+	ck_assert_int_eq(ask_with(0, "POST", "/v1/programs", OCTETS, "x"), 201);
+	ck_assert(!programmed.caller.tcp);
+	ck_assert_str_eq(programmed.signature, "none");
+	program_status = -EEXIST;
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs", OCTETS, "x"), 200);
+	ck_assert_int_eq(send_json("POST", "/v1/programs", "{}"), 415);
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs", OCTETS, NULL), 411);
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs",
+				  OCTETS "Expect: 100-continue\r\nContent-Length: 1048577\r\n",
+				  NULL),
+			 413);
+}
+END_TEST
+
+START_TEST(a_program_that_is_not_taken_is_told_with_its_check_and_log)
+{
+	static const struct {
+		int error, status;
+	} table[] = {{-EKEYREJECTED, 403}, {-ENOENT, 404}, {-EBUSY, 409},
+		     {-ESTALE, 409},	   {-EFBIG, 413},  {-EINVAL, 422},
+		     {-ENOMEM, 503},	   {-ENOSPC, 507}, {-EIO, 500}};
+	char log[] = "R1 invalid";
+
+	program_problem = (struct program_problem){.check = "verifier", .text = "why", .log = log};
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		program_status = table[i].error;
+		ck_assert_int_eq(ask_with(api_port(api, 0), "POST", "/v1/programs", OCTETS, "x"),
+				 table[i].status);
+		has("application/problem+json");
+		has("\"detail\":\"why\",\"check\":\"verifier\",\"log\":\"R1 invalid\"");
+		ck_assert_int_eq(ask_with(api_port(api, 0), "DELETE", "/v1/programs/x", "", NULL),
+				 table[i].status);
+	}
+}
+END_TEST
+
+START_TEST(an_activation_may_be_without_a_body)
+{
+	static const char path[] = "/v1/programs/x/activate";
+	int port = api_port(api, 0);
+
+	program_status = 0;
+	ck_assert_int_eq(ask_with(port, "POST", path, "", NULL), 200);
+	ck_assert_int_eq(ask_with(port, "POST", path, "", ""), 200);
+	ck_assert_int_eq(ask_with(port, "POST", path, JSON, "{}"), 200);
+	ck_assert_uint_eq(programmed.within, 0);
+	ck_assert(!programmed.expect_drops);
+	ck_assert_int_eq(
+		send_json("POST", path, "{\"confirm_within\":\"90s\",\"expect_drops\":true}"), 200);
+	ck_assert_uint_eq(programmed.within, 90000);
+	ck_assert(programmed.expect_drops);
+	ck_assert_int_eq(ask_with(port, "POST", path, "", "{}"), 415);
+	ck_assert_int_eq(send_json("POST", path, "{\"confirm_within\":\"2d\"}"), 400);
+	has("\"field\":\"confirm_within\"");
+	ck_assert_int_eq(send_json("POST", path, "[]"), 400);
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs/rollback", "", NULL), 200);
+	ck_assert_int_eq(ask_with(port, "POST", "/v1/programs/confirm", "", NULL), 409);
+	has("another command");
+}
+END_TEST
+
 START_TEST(changes_need_the_token_when_there_is_one)
 {
 	char path[] = "/tmp/check_api_token_XXXXXX";
@@ -613,6 +770,8 @@ START_TEST(apps_see_only_their_own)
 	ck_assert_int_eq(ask_with(app_port, "DELETE", "/v1/requests/" ID_OWN, host, NULL), 204);
 	ck_assert_int_eq(ask_with(app_port, "GET", "/v1/config", host, NULL), 403);
 	ck_assert_int_eq(ask_with(app_port, "PATCH", "/v1/links/wifi", host, NULL), 403);
+	ck_assert_int_eq(ask_with(app_port, "GET", "/v1/programs", host, NULL), 403);
+	ck_assert_int_eq(ask_with(app_port, "POST", "/v1/programs/rollback", host, NULL), 403);
 	ck_assert_int_eq(ask_with(app_port, "GET", "/", host, NULL), 200);
 	has("text/plain");
 }
@@ -729,6 +888,9 @@ int main(void)
 	tcase_add_test(tcase, a_chunked_body_over_the_bound_is_refused);
 	tcase_add_test(tcase, links_are_changed_and_ordered);
 	tcase_add_test(tcase, pages_of_elsewhere_are_kept_out);
+	tcase_add_test(tcase, programs_are_uploaded_as_they_are);
+	tcase_add_test(tcase, a_program_that_is_not_taken_is_told_with_its_check_and_log);
+	tcase_add_test(tcase, an_activation_may_be_without_a_body);
 	tcase_add_test(tcase, changes_need_the_token_when_there_is_one);
 	tcase_add_test(tcase, apps_see_only_their_own);
 	tcase_add_test(tcase, events_are_streamed_and_a_slow_reader_loses_some);
