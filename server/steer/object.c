@@ -1,5 +1,6 @@
 #include "steer/object.h"
 #include "base/limits.h"
+#include "steer/object_btf.h"
 
 #include <elf.h>
 #include <endian.h>
@@ -181,6 +182,18 @@ static int check_relocations(const struct object *o, size_t i)
 	return 0;
 }
 
+static int check_btf(const struct object *o, size_t i)
+{
+	const Elf64_Shdr *s = &o->sections[i];
+	const char *wrong;
+
+	if (strcmp(section_name(o, i), ".BTF") != 0)
+		return 0;
+	wrong = s->sh_type == SHT_PROGBITS ? object_btf_check(o->elf + s->sh_offset, s->sh_size)
+					   : "it is no section of data";
+	return wrong ? bad(o, "its BTF: %s", wrong) : 0;
+}
+
 static int check_tables(struct object *o)
 {
 	int r = check_names_of_sections(o);
@@ -193,6 +206,8 @@ static int check_tables(struct object *o)
 			r = check_relocations(o, i);
 		else if (o->sections[i].sh_type == SHT_RELA)
 			r = bad(o, "section %zu has relocations of a kind that BPF has not", i);
+	for (size_t i = 0; i < o->header.e_shnum && r == 0; i++)
+		r = check_btf(o, i);
 	return r;
 }
 

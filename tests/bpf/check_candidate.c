@@ -9,6 +9,7 @@
  *    fd09::2         fd09::1
  */
 #include "steer/candidate.h"
+#include "steer/corpus.h"
 
 #include <bpf/bpf.h>
 #include <check.h>
@@ -190,6 +191,27 @@ START_TEST(an_interface_that_goes_during_the_trial_is_left_out)
 }
 END_TEST
 
+/* What the corpus asks for is what the built-in program does. */
+START_TEST(the_built_in_program_passes_the_corpus)
+{
+	struct bpf_object *built_in;
+	char said[256];
+	size_t size;
+	const void *elf = programs_elf(OBJECT_STEER, &size);
+
+	ck_assert_int_eq(trial_open(elf, size, said, sizeof(said), &built_in), 0);
+	ck_assert_int_eq(trial_share(trial, built_in, TRIAL_MAPS_OWN), 0);
+	struct bpf_program *program = programs_find(built_in, OBJECT_STEER);
+
+	programs_set_frags(built_in, program, trial->frags);
+	ck_assert_int_eq(bpf_object__load(built_in), 0);
+	int r = corpus_run(trial, built_in, program, &report);
+
+	ck_assert_msg(r == 0, "%s", report.text);
+	bpf_object__close(built_in);
+}
+END_TEST
+
 /* --- what is not --- */
 
 static const struct refusal {
@@ -275,6 +297,44 @@ START_TEST(an_object_that_is_cut_off_is_refused)
 		object.size = object.size > whole / 64 ? object.size - whole / 64 : 0;
 		assert_read_refused(STEER_CHECK_ELF);
 	}
+}
+END_TEST
+
+/* Each octet spoilt: it is read or refused, and AddressSanitizer has nothing to say. */
+START_TEST(an_object_that_is_damaged_is_read_or_refused)
+{
+	struct hf_program says;
+	size_t refused = 0;
+
+	read_object("examples", "dns-port");
+	for (size_t i = 0; i < object.size; i++) {
+		uint8_t was = object.bytes[i];
+
+		object.bytes[i] = (uint8_t)~was;
+		refused += steer_program_read(object.bytes, object.size, &says, &report) < 0;
+		object.bytes[i] = was;
+	}
+	ck_assert_uint_gt(refused, 200);
+	ck_assert_uint_lt(refused, object.size);
+}
+END_TEST
+
+START_TEST(types_that_refer_to_nothing_are_refused)
+{
+	struct hf_program says;
+	uint8_t *btf = NULL;
+
+	read_object("examples", "observe");
+	for (size_t i = 0; i + 24 < object.size && !btf; i++)
+		if (!memcmp(object.bytes + i, "\x9f\xeb\x01\x00\x18\x00\x00\x00", 8))
+			btf = object.bytes + i;
+	ck_assert_ptr_nonnull(btf);
+	ck_assert_int_eq(steer_program_read(object.bytes, object.size, &says, &report), 0);
+	memset(btf + 24 + 8, 0xee, 4); /* what the first type, a pointer, points to */
+	assert_read_refused(STEER_CHECK_ELF);
+	ck_assert_msg(strstr(report.text, "its BTF: a type refers to one that is not there") !=
+			      NULL,
+		      "%s", report.text);
 }
 END_TEST
 
@@ -489,10 +549,13 @@ int main(void)
 			    sizeof(harmful) / sizeof(*harmful));
 	tcase_add_test(tests, the_trial_does_not_need_an_app_interface_to_be_there);
 	tcase_add_test(tests, an_interface_that_goes_during_the_trial_is_left_out);
+	tcase_add_test(tests, the_built_in_program_passes_the_corpus);
 	tcase_add_loop_test(tests, a_bad_program_is_refused_with_its_reason, 0,
 			    sizeof(refusals) / sizeof(*refusals));
 	tcase_add_test(tests, what_is_no_object_is_refused);
 	tcase_add_test(tests, an_object_that_is_cut_off_is_refused);
+	tcase_add_test(tests, an_object_that_is_damaged_is_read_or_refused);
+	tcase_add_test(tests, types_that_refer_to_nothing_are_refused);
 	tcase_add_test(tests,
 		       an_activated_program_is_on_every_interface_and_the_built_in_one_comes_back);
 	tcase_add_test(tests, an_interface_that_comes_later_gets_the_program_in_service);

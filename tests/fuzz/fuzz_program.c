@@ -4,7 +4,8 @@
  * which opens it next (no kernel is asked).
  *
  *   clang -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iserver -Ibpf \
- *         tests/fuzz/fuzz_program.c server/steer/object.c server/base/ip.c -lbpf -lelf
+ *         tests/fuzz/fuzz_program.c server/steer/object.c server/steer/object_btf.c \
+ *         server/base/ip.c -lbpf -lelf
  *
  * The example objects of the build are a good corpus: bpf/examples and bpf/bad.
  */
