@@ -144,3 +144,11 @@
 #define REPLAY_PROOF_WAIT      1000 /* links are online, none proven: looked at again */
 #define REPLAY_UNSENT_WAIT     2000 /* a link died before anything was sent */
 #define REPLAY_CLOCK_STEP      2000 /* a smaller step of the wall clock is nothing */
+
+/* explain */
+#define EXPLAIN_FRAME_MIN   14	 /* the kernel's test runs take no less */
+#define EXPLAIN_FRAME_MAX   2048 /* octets */
+#define EXPLAIN_ANSWER_MAX  2304 /* with the headers that a refusal puts in front */
+#define EXPLAIN_COUNTERS    16	 /* of a twin, which counts one packet at a time */
+#define EXPLAIN_RING	    4096 /* octets; the kernel rounds up to pages */
+#define EXPLAIN_WAITING_MAX 32	 /* questions while the twins are loaded */

@@ -26,15 +26,22 @@ struct steer_step {
 struct steer_explanation {
 	struct steer_step steps[HF_HOOK_COUNT]; /* by enum hf_hook */
 	int action;				/* XDP_* of steer; TC_ACT_* of guard */
+	struct hf_interface interface;		/* that it came in on, or was to leave by */
 	bool has_socket;			/* lookup gave it to one */
 	enum hf_socket socket;
-	uint8_t answer[2048]; /* the frame that would go back; as long as the kernel made it */
-	size_t answer_len;    /* 0: none */
-	char program[32];     /* name of the steer program that ran */
+	uint8_t answer[EXPLAIN_ANSWER_MAX]; /* the frame that would go back */
+	size_t answer_len;		    /* 0: none */
+	char program[32];		    /* name of the steer program; "builtin" */
 };
-/* frame: from the first octet that the interface delivers. An app interface (or lo): steer, then
- * lookup if it passes and a look-up would be made; a link: guard, as if no socket of the daemon
- * had sent it. -ENODEV: no such interface, or one that is neither. */
+/* frame: from the first octet that the interface delivers, EXPLAIN_FRAME_MIN to _MAX octets. An
+ * app interface (or lo): steer, then lookup if it passes and may be looked up: TCP and UDP to one
+ * receiver that are whole. Of a connection that is established already the kernel asks lookup
+ * nothing. A link: guard, as if no socket of the daemon had sent it. -ENODEV: no such interface,
+ * or one that is neither; -EMSGSIZE: too short or too long. */
 int steer_explain(struct steer_explainer *explainer, const struct steer *steer,
 		  const char *interface, const uint8_t *frame, size_t len,
 		  struct steer_explanation *ret_explanation) __attribute__((warn_unused_result));
+/* What the programs know of the interface, for building a frame. -ENODEV as above. */
+int steer_interface_role(const struct steer *steer, const char *interface,
+			 struct hf_interface *ret_interface) __attribute__((warn_unused_result));
+const char *steer_socket_name(enum hf_socket socket);
