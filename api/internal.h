@@ -7,7 +7,7 @@
  *   access.c    who may do what
  *   reads.c, requests.c, changes.c, programs.c, events.c   the handlers
  *   views.c     snapshot to JSON; metrics.c snapshot to OpenMetrics
- *   commands.c  JSON to command
+ *   commands.c  JSON to command; explain.c likewise, and back
  */
 #pragma once
 
@@ -213,6 +213,7 @@ void activate_program(struct call *call);
 void confirm_program(struct call *call);
 void rollback_program(struct call *call);
 void delete_program(struct call *call);
+void post_explain(struct call *call);
 void get_config(struct call *call);
 void get_events(struct call *call);
 void get_metrics(struct call *call);

@@ -29,6 +29,7 @@ static const struct route routes[] = {
 	{"DELETE", "/v1/programs/{id}", delete_program, ROUTE_CHANGE, false, BODY_NONE, ""},
 	{"POST", "/v1/programs/{id}/activate", activate_program, ROUTE_CHANGE, false, BODY_OPTIONAL,
 	 ""},
+	{"POST", "/v1/explain", post_explain, ROUTE_READ, false, BODY_JSON, ""},
 	{"GET", "/v1/config", get_config, ROUTE_READ, false, BODY_NONE, ""},
 	{"GET", "/v1/events", get_events, ROUTE_READ, false, BODY_NONE, ""},
 	{"GET", "/metrics", get_metrics, ROUTE_READ, false, BODY_NONE, ""},

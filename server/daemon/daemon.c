@@ -379,8 +379,11 @@ static void on_store_closed(void *arg)
 /* All that holds the store open is closed. */
 static void release(void *arg)
 {
-	struct daemon *daemon = arg;
+	daemon_unhold(arg);
+}
 
+void daemon_unhold(struct daemon *daemon)
+{
 	if (--daemon->handles)
 		return;
 	if (daemon->store)
@@ -401,6 +404,7 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
 	daemon->closing = true;
 	daemon->closed = closed;
 	daemon->closed_arg = arg;
+	explain_close(daemon);
 	/* A start that failed opens nothing that was closed before it. */
 	if (daemon->steer)
 		steer_stop(daemon->steer,

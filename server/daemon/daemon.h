@@ -9,6 +9,7 @@
 #include "program/program.h"
 #include "queue/queue.h"
 #include "resolver/resolver.h"
+#include "steer/explain.h"
 #include "steer/steer.h"
 
 #include <uv.h>
@@ -96,6 +97,36 @@ int daemon_program_activate(struct daemon *daemon, const char *id,
 int daemon_program_confirm(struct daemon *daemon, program_cb cb, void *arg);
 int daemon_program_rollback(struct daemon *daemon, program_cb cb, void *arg);
 int daemon_program_delete(struct daemon *daemon, const char *id, program_cb cb, void *arg);
+
+/* POST /v1/explain: one packet through the programs in service. Either a frame, or what to build
+ * one of. */
+struct daemon_explain_ask {
+	char interface[IF_NAMESIZE]; /* "": found by the source */
+	bool has_source, has_destination;
+	struct ip source, destination;
+	uint8_t protocol;	    /* IPPROTO_TCP, _UDP, _ICMP; 0: none was named */
+	uint16_t port, source_port; /* 0: none was named */
+	char name[NAME_TEXT_MAX];   /* a DNS question; "": none */
+	uint16_t type;		    /* of the question; 0: A */
+	char host[NAME_TEXT_MAX], method[32], path[512]; /* of an HTTP request; "": not known */
+	uint8_t frame[EXPLAIN_FRAME_MAX];
+	size_t frame_len; /* 0: none */
+};
+enum { EXPLAIN_LINES_MAX = 16, EXPLAIN_LINE_MAX = 256 };
+struct daemon_explained {
+	struct steer_explanation steer;
+	struct steer_step decisive; /* of the hook that decided */
+	char interface[IF_NAMESIZE];
+	char rule[NAME_TEXT_MAX], link[32]; /* "": none */
+	char lines[EXPLAIN_LINES_MAX][EXPLAIN_LINE_MAX];
+	size_t line_count;
+};
+/* On a status below 0 explained is NULL: -EINVAL with err, -EAGAIN (too many wait for the twins),
+ * -ECANCELED or another errno. Possibly before the call returns; ask is borrowed until then. */
+typedef void (*daemon_explain_cb)(void *arg, int status, const struct input_error *err,
+				  const struct daemon_explained *explained);
+void daemon_explain(struct daemon *daemon, const struct daemon_explain_ask *ask,
+		    daemon_explain_cb cb, void *arg);
 
 /* --- events for GET /v1/events --- */
 enum daemon_event_type { EVENT_LINK, EVENT_REQUEST, EVENT_PROGRAM, EVENT_DROP, EVENT_CONFIG };

@@ -32,8 +32,9 @@ struct daemon {
 	struct replay *replay;
 	uv_timer_t sweep; /* the queue's expiry */
 	uv_timer_t
-		changed; /* something changed in this turn of the loop: acted on once, after it */
-	unsigned handles;
+		changed;  /* something changed in this turn of the loop: acted on once, after it */
+	unsigned handles; /* and work under way: the daemon outlives both */
+	struct explain *explain; /* NULL: nobody has asked yet */
 	bool built, links_changed, queue_changed, closing;
 	int app_fd4, app_fd6;
 	int64_t started;     /* wall ms */
@@ -52,6 +53,12 @@ const char *daemon_interface_of(const struct daemon *daemon, const struct ip *so
 
 /* programs.c */
 int daemon_build_programs(struct daemon *daemon) __attribute__((warn_unused_result));
+
+/* One of daemon->handles is gone; with the last one the store is closed, and then the rest. */
+void daemon_unhold(struct daemon *daemon);
+
+/* explain.c: answers who waits with -ECANCELED */
+void explain_close(struct daemon *daemon);
 
 /* events.c */
 void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,
