@@ -146,6 +146,28 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	return object;
 }
 
+static struct json_object *view_relay(const struct relay_statistics *relay)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_count(object, "flows", relay->flows);
+	add_count(object, "flows_max", relay->flows_max);
+	add_count(object, "flows_opened", relay->flows_opened);
+	add_count(object, "flows_refused", relay->flows_refused);
+	add_count(object, "flows_full", relay->flows_full);
+	add_count(object, "flows_evicted", relay->flows_evicted);
+	add_count(object, "datagrams_in", relay->datagrams_in);
+	add_count(object, "datagrams_out", relay->datagrams_out);
+	add_count(object, "echoes", relay->echoes);
+	add_count(object, "echoes_sent", relay->echoes_sent);
+	add_count(object, "echoes_answered", relay->echoes_answered);
+	add_count(object, "echoes_refused", relay->echoes_refused);
+	add_count(object, "errors_told", relay->errors_told);
+	add_count(object, "errors_limited", relay->errors_limited);
+	add_count(object, "dropped", relay->dropped);
+	return object;
+}
+
 static struct json_object *view_links_summary(struct daemon *daemon)
 {
 	struct link_info links[LINKS_MAX];
@@ -199,6 +221,7 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "health", view_health(&status));
 	add(object, "links", view_links_summary(daemon));
 	add(object, "requests", view_traffic(&status));
+	add(object, "relay", view_relay(&status.relay));
 	add(object, "dns", view_dns(&status.resolver));
 	add_count(object, "rss_anon", status.rss_anon);
 	return object;

@@ -152,3 +152,20 @@
 #define EXPLAIN_COUNTERS    16	 /* of a twin, which counts one packet at a time */
 #define EXPLAIN_RING	    4096 /* octets; the kernel rounds up to pages */
 #define EXPLAIN_WAITING_MAX 32	 /* questions while the twins are loaded */
+
+/* relay */
+#define RELAY_FLOWS_MAX	       4096
+#define RELAY_SOURCE_FLOWS_MAX 512
+#define RELAY_FLOW_IDLE	       120000 /* RFC 4787, REQ-5 */
+#define RELAY_FLOW_SPARE       5000   /* idle for so long, a flow makes room at a bound */
+#define RELAY_FLOW_WAITING     16     /* datagrams of a flow whose name is being resolved */
+#define RELAY_WAITING_BYTES    (4 << 20) /* such datagrams of all flows */
+#define RELAY_DATAGRAM_MAX     65536
+#define RELAY_BATCH	       32	 /* datagrams in one system call */
+#define RELAY_TURNS	       4	 /* such batches of one socket in one turn of the loop */
+#define RELAY_RECEIVE_BUFFER   (4 << 20) /* of a listening or answering socket */
+#define RELAY_ERRORS_RATE      1000	 /* ICMP errors to apps, a second */
+#define RELAY_ECHOES_MAX       1024	 /* unanswered echo requests */
+#define RELAY_SOURCE_ECHOES    64	 /* of one source */
+#define RELAY_ECHO_RATE	       1000	 /* echo requests over links, a second */
+#define RELAY_ECHO_TIMEOUT     10000

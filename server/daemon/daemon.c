@@ -37,6 +37,8 @@ static void on_link_changed(void *arg, struct link *link, bool lost, const char 
 		upstream_link_lost(daemon->upstream, link);
 	if (lost && daemon->proxy)
 		proxy_link_lost(daemon->proxy, link);
+	if (lost && daemon->relay)
+		relay_link_lost(daemon->relay, link);
 }
 
 static void on_queue_changed(void *arg, const char *id, enum request_state state, const char *what)
@@ -245,6 +247,20 @@ static int build_proxy(struct daemon *daemon)
 	return proxy_new(daemon->loop, &parts, &daemon->proxy);
 }
 
+static int build_relay(struct daemon *daemon)
+{
+	struct relay_parts parts = {
+		.config = daemon->config,
+		.steer = daemon->steer,
+		.links = daemon->links,
+		.resolver = daemon->resolver,
+		.interface_of = interface_of,
+		.network_arg = daemon,
+	};
+
+	return relay_new(daemon->loop, &parts, &daemon->relay);
+}
+
 static int app_listener(struct daemon *daemon, const struct ip_prefix *pool, enum hf_socket which,
 			int *ret_fd)
 {
@@ -310,6 +326,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 			   &daemon->exchanges),
 	     "exchanges");
 	STEP(build_proxy(daemon), "the proxy");
+	STEP(build_relay(daemon), "the relay");
 	STEP(replay_new(loop, config, daemon->queue, daemon->links, daemon->upstream,
 			&daemon->replay),
 	     "replay");
@@ -412,6 +429,7 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
 	if (daemon->replay)
 		replay_close(daemon->replay);
 	proxy_close(daemon->proxy);
+	relay_close(daemon->relay);
 	exchanges_close(daemon->exchanges);
 	upstream_close(daemon->upstream);
 	if (daemon->links)

@@ -8,6 +8,7 @@
 #include "link/link.h"
 #include "program/program.h"
 #include "queue/queue.h"
+#include "relay/relay.h"
 #include "resolver/resolver.h"
 #include "steer/explain.h"
 #include "steer/steer.h"
@@ -34,6 +35,7 @@ struct daemon_status {
 	uint64_t http_requests, tls_streams, tcp_streams, held_total, cancelled, refused,
 		bad_requests;
 	struct resolver_statistics resolver;
+	struct relay_statistics relay;
 	uint64_t rss_anon; /* bytes */
 };
 void daemon_status(struct daemon *daemon, struct daemon_status *ret);

@@ -5,6 +5,7 @@
 
 #include "exchange/exchange.h"
 #include "proxy/proxy.h"
+#include "relay/relay.h"
 #include "replay/replay.h"
 #include "store/store.h"
 #include "upstream/upstream.h"
@@ -29,6 +30,7 @@ struct daemon {
 	struct upstream *upstream;
 	struct exchanges *exchanges;
 	struct proxy *proxy;
+	struct relay *relay;
 	struct replay *replay;
 	uv_timer_t sweep; /* the queue's expiry */
 	uv_timer_t

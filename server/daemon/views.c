@@ -49,6 +49,7 @@ void daemon_status(struct daemon *daemon, struct daemon_status *ret)
 	queue_totals(daemon->queue, &ret->queue);
 	store_statistics(daemon->store, &ret->store);
 	resolver_statistics(daemon->resolver, &ret->resolver);
+	relay_statistics(daemon->relay, &ret->relay);
 	ret->queue_open = ret->store.last_error == 0;
 }
 

@@ -2,11 +2,12 @@
  * The relay of datagrams: UDP flows and echo requests of apps, each over the link that its rule
  * chooses.
  *
- * Owns the transparent UDP sockets that the lookup program gives first datagrams to, two
- * connected sockets for each flow (towards the app: bound to the original destination, so that
- * the kernel brings the flow's next datagrams to it; towards the world: an own socket of the
- * link), and the raw sockets of echo requests. Never holds or stores a datagram: what no link
- * can carry is refused at once, with an ICMP error from the address that the app sent to.
+ * Owns one listening UDP socket a family, which the lookup program gives the apps' datagrams to;
+ * one raw socket a family for answers, since only a raw socket can send from any address and
+ * port without binding them; one connected own socket of a link for each flow; and the raw
+ * sockets of echo requests. Never holds or stores a datagram, but the first few of a flow while
+ * its name is resolved: what no link can carry is refused at once, with an ICMP error from the
+ * address that the app sent to. What cannot be sent on is dropped and counted.
  */
 #pragma once
 
@@ -29,7 +30,7 @@ struct relay_parts {
 	void *network_arg;
 };
 
-/* Opens the listening sockets and hands them to steer. The parts must outlive the relay. */
+/* Opens the sockets and hands the listening ones to steer. The parts must outlive the relay. */
 int relay_new(uv_loop_t *loop, const struct relay_parts *parts, struct relay **ret_relay)
 	__attribute__((warn_unused_result));
 void relay_close(struct relay *relay); /* NULL is fine */
@@ -37,8 +38,16 @@ void relay_close(struct relay *relay); /* NULL is fine */
 void relay_link_lost(struct relay *relay, struct link *link);
 
 struct relay_statistics {
-	uint64_t flows_opened, flows_refused, flows_full, datagrams_in, datagrams_out, echoes_sent,
-		echoes_answered, echoes_refused, errors_told, dropped;
-	size_t flows, echoes; /* now */
+	uint64_t flows_opened;
+	uint64_t flows_refused; /* by a rule, for want of a link, or of a name */
+	uint64_t flows_full;	/* refused at a bound */
+	uint64_t flows_evicted; /* idle ones that made room */
+	uint64_t datagrams_in;	/* of apps, sent on */
+	uint64_t datagrams_out; /* to apps */
+	uint64_t echoes_sent, echoes_answered, echoes_refused;
+	uint64_t errors_told,
+		errors_limited;		   /* ICMP errors to apps; not sent, to bound their rate */
+	uint64_t dropped;		   /* datagrams and echo requests that got lost here */
+	uint64_t flows, flows_max, echoes; /* now */
 };
 void relay_statistics(const struct relay *relay, struct relay_statistics *ret);

@@ -55,7 +55,7 @@ class Frame:
     fragment: tuple | None = None  # what its siblings share
     first: bool = True  # not a later fragment
     trailing: int = 0  # octets behind the packet's own end
-    extended: bool = False  # IPv4 options or IPv6 extension headers
+    extended: bool = False  # IPv4 options or IPv6 extension headers, but of fragments
 
     def __str__(self):
         what = str(self.flow) if self.flow else f"ethertype {self.ethertype:#06x}"
@@ -100,7 +100,7 @@ def decode_v6(frame, o, at):
     total = int.from_bytes(o[at + 4 : at + 6], "big")
     frame.trailing = frame.length - next_at - total if total else 0
     while following in (0, 43, 44, 60) and frame.first and next_at + 8 <= len(o):
-        kind, frame.extended = following, True
+        kind, frame.extended = following, frame.extended or following != 44
         following = o[next_at]
         if kind == 44:
             frame.fragment = (source, destination, 44, o[next_at + 4 : next_at + 8])
