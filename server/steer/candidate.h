@@ -67,7 +67,8 @@ void steer_candidate_free(struct steer_candidate *candidate); /* not the one in 
 
 /* On the loop: the candidate (NULL: the built-in program) on every steered interface, each
  * replaced atomically; interfaces that come later get it too. On an error all have the one
- * before. Before steer_start: the one to begin with. Borrowed until another is activated or
+ * before: -ERANGE from a card in native mode with packets over a page for a program without
+ * frags. Before steer_start: the one to begin with. Borrowed until another is activated or
  * steer is closed. */
 int steer_activate(struct steer *steer, struct steer_candidate *candidate)
 	__attribute__((warn_unused_result));

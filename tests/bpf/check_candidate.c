@@ -17,13 +17,14 @@
 #include <libgen.h>
 #include <limits.h>
 #include <linux/bpf.h>
+#include <linux/if_link.h>
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static uv_loop_t loop;
@@ -363,14 +364,19 @@ static void assert_named(const char *name)
 	free(programs);
 }
 
-static struct steer_candidate *load_example(const char *name)
+static struct steer_candidate *load_program(const char *folder, const char *name)
 {
 	struct steer_candidate *candidate;
 
-	read_object("examples", name);
+	read_object(folder, name);
 	ck_assert_int_eq(
 		steer_candidate_load(trial, object.bytes, object.size, &report, &candidate), 0);
 	return candidate;
+}
+
+static struct steer_candidate *load_example(const char *name)
+{
+	return load_program("examples", name);
 }
 
 START_TEST(an_activated_program_is_on_every_interface_and_the_built_in_one_comes_back)
@@ -440,6 +446,59 @@ START_TEST(an_interface_that_is_gone_does_not_stop_an_activation)
 	ck_assert_int_eq(steer_activate(steer, observe), 0);
 	ck_assert_uint_ne(attached_to("lo"), built_in);
 	ck_assert_int_eq(steer_activate(steer, NULL), 0);
+	steer_candidate_free(observe);
+}
+END_TEST
+
+/* later0 with XDP in native mode, which steer asks for on real cards only: it adopts the pin. */
+static void add_native_interface(void)
+{
+	const struct bpf_insn pass[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = XDP_PASS},
+					{.code = BPF_JMP | BPF_EXIT}};
+	LIBBPF_OPTS(bpf_prog_load_opts, load, .prog_flags = BPF_F_XDP_HAS_FRAGS,
+		    .expected_attach_type = BPF_XDP);
+	LIBBPF_OPTS(bpf_link_create_opts, native, .flags = XDP_FLAGS_DRV_MODE);
+	char pin[128];
+	struct stat ns;
+	int program, link;
+
+	shell("ip link add later0 mtu 9000 type veth peer name later1 mtu 9000;"
+	      "ip link set later0 up; ip link set later1 up");
+	program = bpf_prog_load(BPF_PROG_TYPE_XDP, "pass", "GPL", pass, 2, &load);
+	ck_assert_int_ge(program, 0);
+	link = bpf_link_create(program, (int)if_nametoindex("later0"), BPF_XDP, &native);
+	ck_assert_int_ge(link, 0);
+	ck_assert_int_eq(stat("/proc/self/ns/net", &ns), 0);
+	snprintf(pin, sizeof(pin), "/sys/fs/bpf/holdfast/%lu/link_xdp_%u", (unsigned long)ns.st_ino,
+		 if_nametoindex("later0"));
+	ck_assert_int_eq(bpf_obj_pin(link, pin), 0);
+	close(link);
+	close(program);
+	ck_assert_int_eq(rtnl_refresh(rtnl), 0);
+	run_steer();
+}
+
+/* Native mode takes no program without frags where packets can be larger than a page. app0
+ * comes first, and takes it. */
+START_TEST(when_one_interface_refuses_a_program_all_keep_the_one_before)
+{
+	struct steer_candidate *observe = load_example("observe");
+	struct steer_candidate *plain = load_program("bad", "writes");
+	static const char *const interfaces[] = {"app0", "later0", "lo"};
+
+	add_native_interface();
+	ck_assert_int_eq(steer_activate(steer, observe), 0);
+	uint32_t before = attached_to("app0");
+
+	ck_assert_int_eq(steer_activate(steer, plain), -ERANGE);
+	ck_assert_ptr_eq(steer_active(steer), observe);
+	for (int i = 0; i < 3; i++)
+		ck_assert_uint_eq(attached_to(interfaces[i]), before);
+	shell("ip link del later0");
+	ck_assert_int_eq(steer_activate(steer, plain), 0);
+	ck_assert_uint_ne(attached_to("app0"), before);
+	ck_assert_int_eq(steer_activate(steer, NULL), 0);
+	steer_candidate_free(plain);
 	steer_candidate_free(observe);
 }
 END_TEST
@@ -560,6 +619,7 @@ int main(void)
 		       an_activated_program_is_on_every_interface_and_the_built_in_one_comes_back);
 	tcase_add_test(tests, an_interface_that_comes_later_gets_the_program_in_service);
 	tcase_add_test(tests, an_interface_that_is_gone_does_not_stop_an_activation);
+	tcase_add_test(tests, when_one_interface_refuses_a_program_all_keep_the_one_before);
 	tcase_add_test(tests, after_a_restart_the_program_goes_on_and_the_chosen_one_follows);
 	tcase_add_test(tests, a_watched_program_is_counted_and_an_unwatched_one_is_not);
 	tcase_add_test(tests, a_program_in_service_counts_in_the_shared_counters);
