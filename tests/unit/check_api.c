@@ -290,6 +290,25 @@ int daemon_program_delete(struct daemon *daemon, const char *id, program_cb cb, 
 	return 0;
 }
 
+void daemon_explain(struct daemon *daemon, const struct daemon_explain_ask *ask,
+		    daemon_explain_cb cb, void *arg)
+{
+	static const struct daemon_explained explained = {
+		.decisive = {.ran = true,
+			     .verdict = HF_VERDICT_STEER,
+			     .reason = HF_REASON_TCP_PROXY},
+		.interface = "app0",
+		.rule = "telemetry",
+		.link = "wifi",
+	};
+	struct input_error err = {0};
+
+	if (ask->port == 80)
+		cb(arg, 0, NULL, &explained);
+	else
+		cb(arg, input_error_set(&err, "port", 0, "80 alone"), &err, NULL);
+}
+
 int daemon_subscribe(struct daemon *daemon, daemon_event_cb cb, void *arg)
 {
 	event_cb = cb;
@@ -722,6 +741,24 @@ START_TEST(an_activation_may_be_without_a_body)
 }
 END_TEST
 
+START_TEST(a_packet_is_explained)
+{
+	ck_assert_int_eq(send_json("POST", "/v1/explain",
+				   "{\"source\":\"192.0.2.2\",\"destination\":\"203.0.113.9\","
+				   "\"protocol\":\"tcp\",\"port\":80}"),
+			 200);
+	has("\"verdict\":\"steer\"");
+	has("\"reason\":\"tcp-proxy\"");
+	has("\"rule\":\"telemetry\"");
+	has("\"link\":\"wifi\"");
+	ck_assert_int_eq(send_json("POST", "/v1/explain",
+				   "{\"source\":\"192.0.2.2\",\"destination\":\"203.0.113.9\","
+				   "\"protocol\":\"tcp\",\"port\":81}"),
+			 400);
+	has("\"field\":\"port\"");
+}
+END_TEST
+
 START_TEST(changes_need_the_token_when_there_is_one)
 {
 	char path[] = "/tmp/check_api_token_XXXXXX";
@@ -891,6 +928,7 @@ int main(void)
 	tcase_add_test(tcase, programs_are_uploaded_as_they_are);
 	tcase_add_test(tcase, a_program_that_is_not_taken_is_told_with_its_check_and_log);
 	tcase_add_test(tcase, an_activation_may_be_without_a_body);
+	tcase_add_test(tcase, a_packet_is_explained);
 	tcase_add_test(tcase, changes_need_the_token_when_there_is_one);
 	tcase_add_test(tcase, apps_see_only_their_own);
 	tcase_add_test(tcase, events_are_streamed_and_a_slow_reader_loses_some);
