@@ -197,11 +197,11 @@ _Static_assert(sizeof(struct hf_own) == 8, "abi");
 #define HF_ALLOW_MAX 32
 struct hf_allow {
 	__u8 used;
-	__u8 protocol;	   /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6; 0: any */
-	__u16 local_port;  /* host order; 0: any */
-	__u16 remote_port; /* host order; 0: any */
-	__u8 remote_bits;  /* of the mapped form; 0: any */
-	__u8 pad;
+	__u8 protocol;	    /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6; 0: any */
+	__u16 local_port;   /* host order; 0: any */
+	__u16 remote_port;  /* host order; 0: any */
+	__u8 remote_bits;   /* of the mapped form */
+	__u8 remote_family; /* 4, 6: and only it; 0: any address of either */
 	struct hf_ip remote;
 };
 _Static_assert(sizeof(struct hf_allow) == 24, "abi");

@@ -40,6 +40,23 @@ struct {
 
 extern int LINUX_KERNEL_VERSION __kconfig; /* libbpf knows it without the kernel's config */
 
+#define ERRORS_WINDOW 100000000ull /* ns */
+#define ERRORS_MOST   50	   /* ICMP errors in a window, by link */
+
+struct errors {
+	__u64 window;
+	__u32 sent, pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, __u32);
+	__type(value, struct errors);
+	__uint(max_entries, 256);
+} link_errors SEC(".maps");
+
+#define DHCP_OP	       8   /* behind the UDP header */
+#define DHCP_COOKIE    244 /* behind the fields of BOOTP */
 #define EXTENSIONS_MAX 6
 #define VLAN_TAGS_MAX  2
 #define ETH_P_EAPOL    0x888e
@@ -48,18 +65,26 @@ extern int LINUX_KERNEL_VERSION __kconfig; /* libbpf knows it without the kernel
 #define TCP_RST	       0x04
 
 struct out {
-	__u8 family, protocol, fragment;
+	__u8 family, protocol;
+	__u8 fragment; /* not the first one: there is no header of layer 4 */
+	__u8 piece;    /* any fragment, the first one and IPv6's atomic ones too */
 	__u8 icmp_type, tcp_flags;
 	__u8 hops;
 	__u8 multicast;
 	__u8 empty;		       /* TCP without payload */
 	__u16 local_port, remote_port; /* host order */
+	__u32 l4, len;		       /* its offset, and its length */
+	__u32 total;		       /* of the IP packet */
+	__u32 pad;		       /* all of it is written: a global function takes it */
 	struct hf_ip remote;
 };
 
 static __always_inline int read_l4(struct __sk_buff *skb, __u32 at, __u32 len, struct out *out)
 {
 	__u8 first[20];
+
+	out->l4 = at;
+	out->len = len;
 
 	if (out->fragment)
 		return 0;
@@ -99,6 +124,8 @@ static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct out *
 	out->multicast = (bpf_ntohl(ip.daddr) >> 28) == 14;
 	out->protocol = ip.protocol;
 	out->fragment = (ip.frag_off & bpf_htons(0x1fff)) != 0;
+	out->piece = (ip.frag_off & bpf_htons(0x3fff)) != 0;
+	out->total = total;
 	ip_from_v4(&out->remote, ip.daddr);
 	return read_l4(skb, at + header, total - header, out);
 }
@@ -114,6 +141,7 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 	if (stop != skb->len)
 		return -1;
 	out->family = 6;
+	out->total = stop - at;
 	out->hops = ip.hop_limit;
 	out->multicast = ip.daddr.in6_u.u6_addr8[0] == 0xff;
 	out->protocol = ip.nexthdr;
@@ -129,6 +157,7 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 			return -1;
 		out->protocol = extension[0];
 		if (kind == IPPROTO_FRAGMENT) {
+			out->piece = 1;
 			out->fragment = (extension[2] | (extension[3] & 0xf8)) != 0;
 			next += sizeof(extension);
 			if (out->fragment)
@@ -140,41 +169,98 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct out *
 	return next > stop ? -1 : read_l4(skb, next, stop - next, out);
 }
 
-/* Neighbour discovery (RFC 4861) and MLD (RFC 3810), whose hop limits keep them on the link. */
+/* Neighbour discovery (RFC 4861) and MLD (RFC 3810), whose hop limits keep them on the link; never
+ * in fragments (RFC 6980). */
 static __always_inline int is_neighbour(const struct out *out)
 {
 	__u8 t = out->icmp_type;
 
-	if (out->family != 6 || out->protocol != IPPROTO_ICMPV6 || out->fragment)
+	if (out->family != 6 || out->protocol != IPPROTO_ICMPV6 || out->piece)
 		return 0;
 	if (t >= 133 && t <= 137)
 		return out->hops == 255;
 	return ((t >= 130 && t <= 132) || t == 143) && out->hops == 1 && out->multicast;
 }
 
-static __always_inline int is_link_control(const struct out *out)
+/* RFC 2131: a request of a client, told by its cookie. A lease may be renewed from anywhere. */
+static __always_inline int is_dhcp_v4(struct __sk_buff *skb, const struct out *out)
 {
-	if (out->fragment)
+	__u8 op;
+	__be32 cookie;
+
+	if (out->local_port != 68 || out->remote_port != 67 || out->multicast)
+		return 0;
+	return bpf_skb_load_bytes(skb, out->l4 + DHCP_OP, &op, sizeof(op)) == 0 && op == 1 &&
+	       bpf_skb_load_bytes(skb, out->l4 + DHCP_COOKIE, &cookie, sizeof(cookie)) == 0 &&
+	       cookie == bpf_htonl(0x63825363);
+}
+
+/* RFC 8415: a client asks a group of the link, or a server on it: 1 to 11 are their messages,
+ * but for ADVERTISE, REPLY and RECONFIGURE (2, 7, 10), which are a server's. */
+static __always_inline int is_dhcp_v6(struct __sk_buff *skb, const struct out *out)
+{
+	__u8 type;
+
+	if (out->local_port != 546 || out->remote_port != 547 ||
+	    (!out->multicast && !ip_is_link_local(&out->remote)))
+		return 0;
+	return bpf_skb_load_bytes(skb, out->l4 + DHCP_OP, &type, sizeof(type)) == 0 && type >= 1 &&
+	       type <= 11 && type != 2 && type != 7 && type != 10;
+}
+
+static __always_inline int is_link_control(struct __sk_buff *skb, const struct out *out)
+{
+	if (out->piece)
 		return 0;
 	if (out->protocol == IPPROTO_IGMP)
 		return out->family == 4 && out->hops == 1 && out->multicast;
 	if (out->protocol != IPPROTO_UDP)
 		return 0;
-	return out->family == 4 ? out->local_port == 68 && out->remote_port == 67
-				: out->local_port == 546 && out->remote_port == 547;
+	return out->family == 4 ? is_dhcp_v4(skb, out) : is_dhcp_v6(skb, out);
 }
 
-static __always_inline int is_icmp_error(const struct out *out)
+/* No larger than an error may be (RFC 1812, 4.3.2.3, and RFC 4443, 2.4), and about a packet of
+ * whoever it is sent to: the kernel's own are, and there is little room for anything else. */
+static __always_inline int is_icmp_error(struct __sk_buff *skb, const struct out *out)
 {
 	__u8 t = out->icmp_type;
+	struct hf_ip quoted;
+	__u8 source[16];
 
-	if (out->fragment)
+	if (out->piece)
 		return 0;
-	if (out->family == 4)
-		return out->protocol == IPPROTO_ICMP &&
-		       (t == ICMP_DEST_UNREACH || t == ICMP_TIME_EXCEEDED ||
-			t == ICMP_PARAMETERPROB);
-	return out->protocol == IPPROTO_ICMPV6 && t >= 1 && t <= 4;
+	if (out->family == 4) {
+		if (out->protocol != IPPROTO_ICMP || out->total > 576 ||
+		    (t != ICMP_DEST_UNREACH && t != ICMP_TIME_EXCEEDED &&
+		     t != ICMP_PARAMETERPROB) ||
+		    bpf_skb_load_bytes(skb, out->l4 + 8 + 12, source, 4) < 0)
+			return 0;
+		ip_from_v4(&quoted, *(__be32 *)source);
+	} else {
+		if (out->protocol != IPPROTO_ICMPV6 || out->total > 1280 || t < 1 || t > 4 ||
+		    bpf_skb_load_bytes(skb, out->l4 + 8 + 8, source, 16) < 0)
+			return 0;
+		ip_from_v6(&quoted, source);
+	}
+	return ip_same(&quoted, &out->remote);
+}
+
+/* More errors than a link has any use for. */
+static __always_inline int errors_exhausted(__u32 ifindex)
+{
+	__u64 window = bpf_ktime_get_ns() / ERRORS_WINDOW;
+	struct errors first = {.window = window, .sent = 1};
+	struct errors *errors = bpf_map_lookup_elem(&link_errors, &ifindex);
+
+	if (!errors) {
+		bpf_map_update_elem(&link_errors, &ifindex, &first, BPF_ANY);
+		return 0;
+	}
+	if (errors->window != window) {
+		errors->window = window;
+		errors->sent = 0;
+	}
+	return ++errors->sent > ERRORS_MOST;
 }
 
 /* Global, and so looked at once by the verifier, not once for each entry: loading took 170 ms. */
@@ -193,7 +279,9 @@ __attribute__((noinline)) int allow_matches(const struct hf_allow *allow, const 
 		return 0;
 	if (allow->remote_port && allow->remote_port != out->remote_port)
 		return 0;
-	return !allow->remote_bits ||
+	if (!allow->remote_family)
+		return 1;
+	return allow->remote_family == out->family &&
 	       ip_in_prefix(&out->remote, &allow->remote, allow->remote_bits);
 }
 
@@ -312,10 +400,14 @@ static __always_inline __u8 judge(struct __sk_buff *skb, const struct hf_setting
 	*verdict = HF_VERDICT_PASS;
 	if (is_neighbour(&out))
 		return HF_REASON_NEIGHBOUR;
-	if (is_link_control(&out))
+	if (is_link_control(skb, &out))
 		return HF_REASON_LINK_CONTROL;
-	if (is_icmp_error(&out) && is_of_kernel(skb, sk))
-		return HF_REASON_NO_SOCKET_ICMP;
+	if (is_icmp_error(skb, &out) && is_of_kernel(skb, sk)) {
+		if (!errors_exhausted(skb->ifindex))
+			return HF_REASON_NO_SOCKET_ICMP;
+		*verdict = HF_VERDICT_DROP;
+		return HF_REASON_RATE_LIMITED;
+	}
 	if (out.protocol == IPPROTO_TCP && out.empty && !(out.tcp_flags & TCP_SYN)) {
 		if ((out.tcp_flags & TCP_RST) && is_of_kernel(skb, sk))
 			return HF_REASON_NO_SOCKET_RESET;

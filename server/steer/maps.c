@@ -31,6 +31,7 @@ static int write_allow(struct steer *steer)
 			value.remote_port = allow->remote_port;
 			if (allow->has_remote) {
 				value.remote_bits = allow->remote.bits;
+				value.remote_family = ip_is_v4(&allow->remote.ip) ? 4 : 6;
 				value.remote = abi_ip(&allow->remote.ip);
 			}
 		}

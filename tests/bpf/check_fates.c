@@ -283,9 +283,26 @@ static void report_hops_1(struct frame *f)
 	set_hops(f, 1);
 }
 
-static void from_dhcp_port(struct frame *f)
+static void dhcp_request(struct frame *f)
 {
+	f->len = f->l4 + 8;
 	put_u16(f->bytes + f->l4, f->family == 4 ? 68 : 546);
+	frame_u8(f, 1);
+	frame_add(f, NULL, 235);
+	frame_u32(f, 0x63825363);
+	frame_end_udp(f);
+}
+
+/* About a packet of whoever it is sent to. */
+static void quoting(struct frame *f)
+{
+	size_t size = f->family == 4 ? 4 : 16, source = f->family == 4 ? 12 : 8;
+
+	f->len = f->l4 + 8;
+	frame_add(f, f->bytes + f->l3, source);
+	frame_add(f, f->bytes + f->l3 + source + size, size);
+	frame_add(f, f->bytes + f->l3 + source, size);
+	frame_end(f);
 }
 
 static void known_question(struct frame *f)
@@ -519,17 +536,18 @@ static const struct fate guard_fates[] = {
 	 V6(135), V(PASS, NEIGHBOUR), .hears = HEARS_WORLD, .change = hops_255},
 	{"MLD, to a group, with the hop limit of 1", ONLY6("ff02::16"), ICMP, V6(143),
 	 V(PASS, NEIGHBOUR), .hears = HEARS_WORLD, .change = report_hops_1},
-	{"neighbour discovery that could leave the link", ONLY6(FAR6), ICMP, V6(135),
-	 V(DROP, NOT_OURS), .hears = HEARS_NOTHING},
+	{"neighbour discovery that could leave the link, or in fragments", ONLY6(FAR6), ICMP,
+	 V6(135), V(DROP, NOT_OURS), .hears = HEARS_NOTHING},
 	{"IGMP, to a group, with a TTL of 1", ONLY4("224.0.0.22"), IPPROTO_IGMP, 0,
 	 V(PASS, LINK_CONTROL), .hears = HEARS_WORLD, .change = hops_1},
 	{"EAPOL", NO_IP, 0x888e, V(PASS, LINK_CONTROL), .hears = HEARS_WORLD},
-	{"DHCP and DHCPv6 of a client", "255.255.255.255", "ff02::1:2", UDP, 67 | V6(547),
-	 V(PASS, LINK_CONTROL), .hears = HEARS_WORLD, .change = from_dhcp_port},
+	{"DHCP and DHCPv6 of a client, by their contents", "255.255.255.255", "ff02::1:2", UDP,
+	 67 | V6(547), V(PASS, LINK_CONTROL), .hears = HEARS_WORLD, .change = dhcp_request},
 	{"a reset without payload, from the kernel", FAR, TCP, 443, V(PASS, NO_SOCKET_RESET),
 	 .hears = HEARS_WORLD, .change = bare_reset},
-	{"an ICMP error from the kernel", FAR, ICMP, 3 | V6(1), V(PASS, NO_SOCKET_ICMP),
-	 .hears = HEARS_WORLD},
+	{"an ICMP error from the kernel, small and about a packet of who gets it", FAR, ICMP,
+	 3 | V6(1), V(PASS, NO_SOCKET_ICMP), .hears = HEARS_WORLD, .change = quoting},
+	{"other ICMP errors", FAR, ICMP, 3 | V6(1), V(DROP, NOT_OURS), .hears = HEARS_NOTHING},
 	{"what guard.allow lets out", FAR, UDP, 123, V(PASS, ALLOWED_SERVICE), .hears = HEARS_WORLD,
 	 .state = ALLOW},
 	{"sent by a user of apps.exempt_uids", FAR, UDP, 123, V(PASS, EXEMPT_USER),
@@ -540,6 +558,8 @@ static const struct fate guard_fates[] = {
 	 .hears = HEARS_NOTHING},
 	{"fragments but the first, whatever their ports were", FAR, UDP, 123, V(DROP, NOT_OURS),
 	 .hears = HEARS_NOTHING, .change = later_fragment},
+	{"ICMP errors of the kernel, more than 50 in a tenth of a second", FAR, ICMP, 3 | V6(1),
+	 V(DROP, RATE_LIMITED), .hears = HEARS_NOTHING, .state = FLOOD, .change = quoting},
 	{"everything else: TCP", FAR, TCP, 443, V(DROP, NOT_OURS), .hears = HEARS_NOTHING},
 	{"everything else: UDP", FAR, UDP, 53, V(DROP, NOT_OURS), .hears = HEARS_NOTHING},
 	{"everything else: echo requests", FAR, ICMP, 8 | V6(128), V(DROP, NOT_OURS),
@@ -792,8 +812,11 @@ static void run_guard(const struct fate *fate, bool v6)
 	build_fate(&f, fate, v6);
 	opts.data_in = f.bytes;
 	opts.data_size_in = (__u32)f.len;
-	r = bpf_prog_test_run_opts(bpf_program__fd(guard->progs.hf_guard), &opts);
-	ck_assert_msg(r == 0, "%s: %s", fate->what, strerror(-r));
+	do {
+		counters_clear(bpf_map__fd(guard->maps.counters));
+		r = bpf_prog_test_run_opts(bpf_program__fd(guard->progs.hf_guard), &opts);
+		ck_assert_msg(r == 0, "%s: %s", fate->what, strerror(-r));
+	} while (fate->state & FLOOD && (int)opts.retval != TC_ACT_SHOT);
 	ck_assert(counters_only(bpf_map__fd(guard->maps.counters), &key, &counter));
 	ck_assert_msg(key.verdict == fate->verdict && key.reason == fate->reason,
 		      "%s (IPv%d): verdict %u reason %u", fate->what, v6 ? 6 : 4, key.verdict,

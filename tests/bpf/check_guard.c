@@ -9,6 +9,7 @@
 
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
+#include <unistd.h>
 
 /* A test run leaves by lo, whose number is 1 in every namespace, from a socket of user 0. */
 enum { LO = 1, LET_OUT = -1 };
@@ -39,6 +40,11 @@ static void put_link(bool has_mac)
 static void put_allow(uint32_t at, struct hf_allow allow)
 {
 	allow.used = 1;
+	if (allow.remote_bits)
+		allow.remote_family =
+			!memcmp(&allow.remote, &(struct hf_ip){.bytes = {[10] = 0xff, 0xff}}, 12)
+				? 4
+				: 6;
 	put(bpf_map__fd(guard->maps.guard_allow), &at, &allow);
 }
 
@@ -203,6 +209,25 @@ static unsigned hops_of(const struct row *row)
 	return row->protocol == IPPROTO_ICMPV6 || row->protocol == IPPROTO_IGMP ? 1 : 61;
 }
 
+/* What an ICMP error is about: a packet of whoever it is sent to. */
+static void add_quoted(struct frame *f, const char *from)
+{
+	int family = strchr(from, ':') ? AF_INET6 : AF_INET;
+
+	frame_add(f, NULL, family == AF_INET6 ? 8 : 12);
+	frame_address(f, family, from);
+	frame_address(f, family, family == AF_INET6 ? HERE6 : HERE4);
+	frame_add(f, NULL, 8);
+}
+
+static void add_dhcp(struct frame *f, unsigned type)
+{
+	frame_u8(f, type);
+	frame_add(f, NULL, 235);
+	frame_u32(f, 0x63825363);
+	frame_add(f, NULL, 40);
+}
+
 static void build(struct frame *f, enum shape shape, const struct row *row)
 {
 	begin_ip(f, shape, row->to, row->protocol);
@@ -212,7 +237,11 @@ static void build(struct frame *f, enum shape shape, const struct row *row)
 		frame_tcp(f, row->from_port, row->port, row->type);
 	else
 		frame_icmp(f, row->type, 0);
-	if (row->payload)
+	if (row->reason == HF_REASON_NO_SOCKET_ICMP)
+		add_quoted(f, row->to);
+	else if (row->protocol == UDP && (row->port == 67 || row->port == 547))
+		add_dhcp(f, 1);
+	else if (row->payload)
 		frame_add(f, NULL, 20);
 	set_hops(f, hops_of(row));
 	if (row->protocol == UDP)
@@ -540,6 +569,133 @@ START_TEST(later_fragments_have_no_ports)
 }
 END_TEST
 
+START_TEST(nothing_that_a_link_needs_comes_in_fragments)
+{
+	static const unsigned words[] = {0x0001, 0x0000, 0x0008}; /* first, atomic, last */
+	struct frame f;
+
+	for (int i = 0; i < 3; i++) {
+		begin_ip(&f, PLAIN, "fe80::1", 44);
+		frame_u16(&f, IPPROTO_ICMPV6 << 8);
+		frame_u16(&f, words[i]);
+		frame_u32(&f, 77);
+		frame_icmp(&f, 135, 0);
+		frame_add(&f, NULL, 24);
+		set_hops(&f, 255);
+		frame_end(&f);
+		expect("a solicitation in fragments", &f, V(DROP, NOT_OURS));
+	}
+	build(&f, PLAIN, &(struct row){"", "255.255.255.255", UDP, 68, 67, 0, true, V(PASS, NONE)});
+	put_u16(f.bytes + f.l3 + 6, 0x2000);
+	expect("dhcp in fragments", &f, V(DROP, NOT_OURS));
+	begin_ip(&f, PLAIN, THERE4, IPPROTO_ICMP);
+	frame_icmp(&f, 3, 1);
+	add_quoted(&f, THERE4);
+	frame_end(&f);
+	put_u16(f.bytes + f.l3 + 6, 0x2000);
+	expect("an error in fragments", &f, V(DROP, NOT_OURS));
+}
+END_TEST
+
+static void build_error(struct frame *f, const char *to, const char *about, size_t size)
+{
+	bool v6 = strchr(to, ':');
+
+	begin_ip(f, PLAIN, to, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+	frame_icmp(f, v6 ? 1 : 3, 1);
+	add_quoted(f, about);
+	frame_add(f, NULL, size - (f->len - f->l3));
+	frame_end(f);
+}
+
+START_TEST(icmp_errors_are_small_and_about_who_gets_them)
+{
+	struct frame f;
+
+	build_error(&f, THERE4, THERE4, 576);
+	expect("the largest", &f, V(PASS, NO_SOCKET_ICMP));
+	build_error(&f, THERE4, THERE4, 577);
+	expect("too large", &f, V(DROP, NOT_OURS));
+	build_error(&f, THERE4, "203.0.113.10", 100);
+	expect("about another's packet", &f, V(DROP, NOT_OURS));
+	build_error(&f, THERE6, THERE6, 1280);
+	expect("the largest", &f, V(PASS, NO_SOCKET_ICMP));
+	build_error(&f, THERE6, THERE6, 1281);
+	expect("too large", &f, V(DROP, NOT_OURS));
+	build_error(&f, THERE6, "2001:db8:ff::a", 100);
+	expect("about another's packet", &f, V(DROP, NOT_OURS));
+	begin_ip(&f, PLAIN, THERE4, IPPROTO_ICMP);
+	frame_icmp(&f, 3, 1);
+	frame_add(&f, NULL, 15);
+	frame_end(&f);
+	expect("about no whole header", &f, V(DROP, NOT_OURS));
+}
+END_TEST
+
+START_TEST(icmp_errors_are_bounded)
+{
+	struct __sk_buff ctx = {0};
+	struct outcome o = {0};
+	struct frame f;
+
+	build_error(&f, THERE4, THERE4, 100);
+	for (int i = 0; i < 20000 && o.key.reason != HF_REASON_RATE_LIMITED; i++)
+		o = run_as(&f, &ctx);
+	ck_assert_uint_eq(o.key.reason, HF_REASON_RATE_LIMITED);
+	ck_assert_uint_eq(o.key.verdict, HF_VERDICT_DROP);
+	ck_assert_int_eq(o.action, TC_ACT_SHOT);
+	usleep(110000);
+	expect("after a pause", &f, V(PASS, NO_SOCKET_ICMP));
+}
+END_TEST
+
+START_TEST(dhcp_is_known_by_more_than_its_ports)
+{
+	struct frame f, good;
+
+	build(&good, PLAIN, &(struct row){"", THERE4, UDP, 68, 67, 0, true, V(PASS, NONE)});
+	expect("a renewal, unicast", &good, V(PASS, LINK_CONTROL));
+	f = good;
+	f.bytes[f.l4 + 8] = 2;
+	expect("a reply", &f, V(DROP, NOT_OURS));
+	f = good;
+	f.bytes[f.l4 + 8 + 236] ^= 1;
+	expect("another cookie", &f, V(DROP, NOT_OURS));
+	build(&f, PLAIN, &(struct row){"", "224.0.0.9", UDP, 68, 67, 0, true, V(PASS, NONE)});
+	expect("to a group", &f, V(DROP, NOT_OURS));
+	for (unsigned type = 0; type < 16; type++) {
+		bool is_client = type && type < 12 && type != 2 && type != 7 && type != 10;
+
+		build(&f, PLAIN,
+		      &(struct row){"", "ff02::1:2", UDP, 546, 547, 0, true, V(PASS, NONE)});
+		f.bytes[f.l4 + 8] = (uint8_t)type;
+		expect("a type of dhcpv6", &f, is_client ? HF_VERDICT_PASS : HF_VERDICT_DROP,
+		       is_client ? HF_REASON_LINK_CONTROL : HF_REASON_NOT_OURS);
+	}
+	build(&f, PLAIN, &(struct row){"", "fe80::1", UDP, 546, 547, 0, true, V(PASS, NONE)});
+	expect("to a server on the link", &f, V(PASS, LINK_CONTROL));
+	build(&f, PLAIN, &(struct row){"", THERE6, UDP, 546, 547, 0, true, V(PASS, NONE)});
+	expect("to one elsewhere", &f, V(DROP, NOT_OURS));
+}
+END_TEST
+
+START_TEST(every_address_of_one_family_is_not_of_the_other)
+{
+	static const char *const there[] = {THERE4, THERE6};
+	struct frame f;
+
+	for (int i = 0; i < 2; i++) {
+		build(&f, PLAIN, &(struct row){"", there[i], UDP, 1, 2, 0, true, V(PASS, NONE)});
+		put_allow(0, (struct hf_allow){.remote_bits = 96, .remote = to_ip("0.0.0.0")});
+		expect("0.0.0.0/0", &f, i ? HF_VERDICT_DROP : HF_VERDICT_PASS,
+		       i ? HF_REASON_NOT_OURS : HF_REASON_ALLOWED_SERVICE);
+		put_allow(0, (struct hf_allow){.remote_family = 6});
+		expect("::/0", &f, i ? HF_VERDICT_PASS : HF_VERDICT_DROP,
+		       i ? HF_REASON_ALLOWED_SERVICE : HF_REASON_NOT_OURS);
+	}
+}
+END_TEST
+
 START_TEST(extension_headers_are_walked)
 {
 	struct frame f;
@@ -617,6 +773,11 @@ int main(void)
 	tcase_add_test(tcase, the_list_of_services_is_read_to_its_end);
 	tcase_add_test(tcase, segments_that_are_cut_later_are_judged_by_the_first_header);
 	tcase_add_test(tcase, later_fragments_have_no_ports);
+	tcase_add_test(tcase, nothing_that_a_link_needs_comes_in_fragments);
+	tcase_add_test(tcase, icmp_errors_are_small_and_about_who_gets_them);
+	tcase_add_test(tcase, icmp_errors_are_bounded);
+	tcase_add_test(tcase, dhcp_is_known_by_more_than_its_ports);
+	tcase_add_test(tcase, every_address_of_one_family_is_not_of_the_other);
 	tcase_add_test(tcase, extension_headers_are_walked);
 	tcase_add_test(tcase, exempt_users_go_out);
 	suite_add_tcase(suite, tcase);

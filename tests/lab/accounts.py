@@ -189,7 +189,15 @@ def is_control(frame):
             return frame.hops == 255
         multicast = frame.hops == 1 and flow.destination[0] == 0xFF
         return multicast and frame.transport[0] in (130, 131, 132, 143)
-    return flow.protocol == 17 and flow.ports in (b"\0\x44\0\x43", b"\x02\x22\x02\x23")
+    return flow.protocol == 17 and is_dhcp(flow.ports, frame.transport[8:])
+
+
+def is_dhcp(ports, message):
+    """What a client asks, by the ports and by what a client says."""
+    if ports == b"\0\x44\0\x43":
+        return message[:1] == b"\1" and message[236:240] == b"\x63\x82\x53\x63"
+    return ports == b"\x02\x22\x02\x23" and message[:1] in (
+        bytes([kind]) for kind in (1, 3, 4, 5, 6, 8, 9, 11))
 
 
 def is_reset(frame):

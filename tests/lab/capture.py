@@ -25,7 +25,7 @@ from witness import Flow
 SOL_PACKET, RX_RING, STATISTICS, VERSION, TPACKET_V3 = 263, 5, 6, 10, 2
 ATTACH_FILTER, CLONE_NEWNET, ALL = 26, 0x40000000, 3
 BLOCK, BLOCKS, RETIRE_MS = 1 << 18, 64, 10
-SNAP = 256  # octets kept of a frame: all headers that there are
+SNAP = 320  # octets kept of a frame: all headers that there are, and what tells DHCP
 PENDING_MAX = 128 << 20  # octets of blocks that nobody has taken
 OUTGOING = 4  # sockaddr_ll's pkttype: the cloud's own
 VLAN_VALID = 0x10

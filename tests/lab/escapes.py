@@ -260,6 +260,19 @@ for n in range(3):
     "two-vlan-tags": Way("frame(ip(udp()), tag=struct.pack('!4H', 0x88a8, 7, 0x8100, 8))",
                          NET_RAW),
     "octets-behind-a-reset": Way("frame(ip(tcp(4), 6) + b'escape')", ROOT, reason="malformed"),
+    "the-ports-of-dhcp": Way("""
+there = "ff02::1:2" if v6 else "255.255.255.255"
+frame(ip(udp(b"escape", *((546, 547) if v6 else (68, 67))), to=there))
+""", NET_RAW),
+    "an-icmp-error-about-ones-own-packet": Way("""
+raw(ip(icmp(1 if v6 else 3, ip(udp())), 58 if v6 else 1))
+"""),
+    "an-icmp-error-that-is-too-large": Way("""
+raw(ip(icmp(1 if v6 else 3, ip(udp(b"escape" * 210), source=origin, to=address)), 58 if v6 else 1))
+"""),
+    "neighbour-discovery-in-a-first-fragment": Way("""
+raw(ip(v6_fragment(icmp(135, b"escape" * 4), 0, 1, 58), 44, hops=255))
+""", NET_RAW, V6),
     "octets-behind-dhcp": Way("""
 ports = (546, 547) if v6 else (68, 67)
 frame(ip(udp(b"", *ports), hops=1, to="ff02::1:2" if v6 else "255.255.255.255") + b"escape")
@@ -306,7 +319,7 @@ BEYOND = {
     "a-packet-socket-past-the-qdisc": Beyond("frame(ip(udp()), bypass=True)", NET_RAW),
     "a-reset-of-roots": Beyond("raw(ip(tcp(4), 6))", ROOT, reason="no-socket-reset"),
     "an-icmp-error-of-roots": Beyond(
-        "raw(ip(icmp(1 if v6 else 3, ip(udp())), 58 if v6 else 1))", ROOT,
+        "raw(ip(icmp(1 if v6 else 3, ip(udp(), source=origin, to=address)), 58 if v6 else 1))", ROOT,
         reason="no-socket-icmp"),
     "neighbour-discovery": Beyond("raw(ip(icmp(135, b'escape' * 4), 58, hops=255))", NET_RAW, V6,
                                   reason="neighbour"),
@@ -329,7 +342,8 @@ time.sleep(0.1)
 """, NOBODY, V6, "neighbour", False),
     "dhcp": Beyond("""
 there = "ff02::1:2" if v6 else "255.255.255.255"
-frame(ip(udp(b"escape", *((546, 547) if v6 else (68, 67))), to=there))
+what = (b"" if v6 else bytes(235) + bytes.fromhex("63825363")) + b"escape"
+frame(ip(udp(bytes([1]) + what, *((546, 547) if v6 else (68, 67))), to=there))
 """, NET_RAW, reason="link-control", named=False),
 }  # fmt: skip
 
