@@ -164,7 +164,7 @@
 #define RELAY_BATCH	       32	 /* datagrams in one system call */
 #define RELAY_TURNS	       4	 /* such batches of one socket in one turn of the loop */
 #define RELAY_RECEIVE_BUFFER   (4 << 20) /* of a listening or answering socket */
-#define RELAY_ERRORS_RATE      1000	 /* ICMP errors to apps, a second */
+#define RELAY_ERRORS_RATE      200	 /* ICMP errors to one app, a second */
 #define RELAY_ECHOES_MAX       1024	 /* unanswered echo requests */
 #define RELAY_SOURCE_ECHOES    64	 /* of one source */
 #define RELAY_ECHO_RATE	       1000	 /* echo requests over links, a second */

@@ -74,6 +74,16 @@ static size_t write_quote_v6(const struct icmp_quote *quote, uint8_t *out)
 	return sizeof(ip);
 }
 
+/* One app's flood is not to take the errors of others. */
+static struct bucket *bucket_of(struct relay *relay, const struct ip *app)
+{
+	uint32_t words[4];
+
+	memcpy(words, app->bytes, sizeof(words));
+	words[0] = (words[0] ^ words[1] ^ words[2] ^ words[3]) * 2654435761u;
+	return &relay->errors[(words[0] >> 16) % ERROR_BUCKETS];
+}
+
 void icmp_tell(struct relay *relay, const struct icmp_quote *quote, const struct icmp_error *error)
 {
 	uint8_t message[ICMP_HEAD + sizeof(struct ip6_hdr) + QUOTE_FIRST] = {error->type,
@@ -84,7 +94,8 @@ void icmp_tell(struct relay *relay, const struct icmp_quote *quote, const struct
 	size_t len = ICMP_HEAD;
 	int r;
 
-	if (!bucket_take(&relay->errors, uv_now(relay->loop), RELAY_ERRORS_RATE)) {
+	if (!bucket_take(bucket_of(relay, &quote->app.ip), uv_now(relay->loop),
+			 RELAY_ERRORS_RATE)) {
 		relay->statistics.errors_limited++;
 		return;
 	}

@@ -4,7 +4,7 @@
 #include "relay/flows.h"
 #include "relay/relay.h"
 
-enum { FAMILIES = 2 /* IPv4, IPv6 */ };
+enum { FAMILIES = 2 /* IPv4, IPv6 */, ERROR_BUCKETS = 64 };
 
 /* How a datagram came, or is to go: what its IP header says. */
 struct hop {
@@ -39,8 +39,8 @@ struct relay {
 	struct relay_parts parts;
 	struct relay_family families[FAMILIES];
 	struct flows flows;
-	size_t waiting_bytes; /* of datagrams whose name is being resolved */
-	struct bucket errors;
+	size_t waiting_bytes;		     /* of datagrams whose name is being resolved */
+	struct bucket errors[ERROR_BUCKETS]; /* by the app's address */
 	struct echoes *echoes;
 	struct batch *batch;
 	uv_timer_t sweep;

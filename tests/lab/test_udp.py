@@ -339,6 +339,29 @@ def test_the_flows_of_one_app_are_bounded_and_others_go_on(running_lab):
     assert status(lab)["relay"]["flows_evicted"] > before["flows_evicted"]
 
 
+REFUSED = CLIENT + """
+for n in range(2000):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.sendto(b"x", (sys.argv[1], 6666))
+tell("sent")
+"""
+
+
+def test_a_flood_of_what_is_refused_is_told_at_a_bounded_rate_and_takes_none_of_others(running_lab):
+    lab = running_lab
+    before = status(lab)["relay"]
+    python(lab, "app", REFUSED, ORIGIN[0])
+    how, seconds = who(lab, "device", ORIGIN[0], REJECTED)
+    assert how == "EHOSTUNREACH" and seconds < 1
+    now = status(lab)["relay"]
+    assert now["flows_refused"] - before["flows_refused"] == 2001
+    assert now["errors_limited"] > before["errors_limited"]
+    told = now["errors_told"] + now["errors_limited"]
+    assert told - before["errors_told"] - before["errors_limited"] == 2001
+    wait_until("the app hears again", lambda: who(lab, "app", ORIGIN[0], REJECTED)[0]
+               == "EHOSTUNREACH")  # fmt: skip
+
+
 @PLACES
 def test_dig_reaches_a_server_on_another_port(running_lab, where):
     lab = running_lab
