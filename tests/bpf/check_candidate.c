@@ -264,6 +264,16 @@ START_TEST(a_bad_program_is_refused_with_its_reason)
 }
 END_TEST
 
+START_TEST(of_a_long_log_the_end_is_kept)
+{
+	read_object("bad", "verifier-long");
+	ck_assert_int_eq(steer_trial_run(trial, object.bytes, object.size, &report), -EINVAL);
+	ck_assert_int_eq(report.check, STEER_CHECK_VERIFIER);
+	ck_assert_uint_eq(strlen(report.log), TRIAL_LOG_MAX - 1);
+	ck_assert_ptr_nonnull(strstr(report.log, "invalid access to packet"));
+}
+END_TEST
+
 static void assert_read_refused(enum steer_check check)
 {
 	struct hf_program says;
@@ -611,6 +621,7 @@ int main(void)
 	tcase_add_test(tests, the_built_in_program_passes_the_corpus);
 	tcase_add_loop_test(tests, a_bad_program_is_refused_with_its_reason, 0,
 			    sizeof(refusals) / sizeof(*refusals));
+	tcase_add_test(tests, of_a_long_log_the_end_is_kept);
 	tcase_add_test(tests, what_is_no_object_is_refused);
 	tcase_add_test(tests, an_object_that_is_cut_off_is_refused);
 	tcase_add_test(tests, an_object_that_is_damaged_is_read_or_refused);
