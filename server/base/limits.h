@@ -156,9 +156,9 @@
 /* relay */
 #define RELAY_FLOWS_MAX	       4096
 #define RELAY_SOURCE_FLOWS_MAX 512
-#define RELAY_FLOW_IDLE	       120000 /* RFC 4787, REQ-5 */
-#define RELAY_FLOW_SPARE       5000   /* idle for so long, a flow makes room at a bound */
-#define RELAY_FLOW_WAITING     16     /* datagrams of a flow whose name is being resolved */
+#define RELAY_FLOW_IDLE	       120000	 /* RFC 4787, REQ-5 */
+#define RELAY_FLOW_SPARE       5000	 /* idle for so long, a flow makes room at a bound */
+#define RELAY_FLOW_WAITING     16	 /* datagrams of a flow whose name is being resolved */
 #define RELAY_WAITING_BYTES    (4 << 20) /* such datagrams of all flows */
 #define RELAY_DATAGRAM_MAX     65536
 #define RELAY_BATCH	       32	 /* datagrams in one system call */
