@@ -14,6 +14,8 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -653,6 +655,116 @@ START_TEST(the_sign_of_life_goes_on_and_ends_with_a_stop)
 }
 END_TEST
 
+/* On what leaves eth0, a tag of VLAN 7 beside the frame, as a VLAN interface on a veth does. */
+static void tag_from_app(void)
+{
+	const struct bpf_insn code[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_2, .imm = htons(0x8100)},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_3, .imm = 7},
+		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_skb_vlan_push},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = 1);
+
+	opts.prog_fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "tag", "GPL", code,
+				     sizeof(code) / sizeof(*code), NULL);
+	ck_assert_int_ge(opts.prog_fd, 0);
+	enter(app_ns);
+	hook.ifindex = (int)if_nametoindex("eth0");
+	ck_assert_int_eq(bpf_tc_hook_create(&hook), 0);
+	ck_assert_int_eq(bpf_tc_attach(&hook, &opts), 0);
+	enter(device_ns);
+}
+
+/* A raw socket in the app's namespace that sees frames with the tag that is beside them. */
+static int open_tag_ear(void)
+{
+	struct sockaddr_ll sa = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
+	int one = 1, fd;
+
+	enter(app_ns);
+	fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	ck_assert_int_ge(fd, 0);
+	sa.sll_ifindex = (int)if_nametoindex("eth0");
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	ck_assert_int_eq(setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &one, sizeof(one)), 0);
+	enter(device_ns);
+	return fd;
+}
+
+/* The tag of the next ICMP error that comes in there, 0: it has none; -1: none comes. */
+static int hear_tag(int ear)
+{
+	struct pollfd readable = {.fd = ear, .events = POLLIN};
+
+	while (poll(&readable, 1, TIMEOUT) == 1) {
+		uint8_t frame[256], control[256];
+		struct sockaddr_ll from;
+		struct iovec iov = {frame, sizeof(frame)};
+		struct msghdr message = {.msg_name = &from,
+					 .msg_namelen = sizeof(from),
+					 .msg_iov = &iov,
+					 .msg_iovlen = 1,
+					 .msg_control = control,
+					 .msg_controllen = sizeof(control)};
+		ssize_t len = recvmsg(ear, &message, 0);
+		struct tpacket_auxdata aux;
+
+		if (len < 34 || from.sll_pkttype == PACKET_OUTGOING || frame[23] != IPPROTO_ICMP)
+			continue;
+		ck_assert_ptr_nonnull(CMSG_FIRSTHDR(&message));
+		memcpy(&aux, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(aux));
+		return aux.tp_status & TP_STATUS_VLAN_VALID ? aux.tp_vlan_tci : 0;
+	}
+	return -1;
+}
+
+static uint64_t packets_of(enum hf_hook hook, enum hf_reason reason)
+{
+	struct steer_counter *counters;
+	uint64_t packets = 0;
+	size_t count;
+
+	ck_assert_int_eq(steer_counters(steer, &counters, &count), 0);
+	for (size_t i = 0; i < count; i++)
+		if (counters[i].hook == hook && counters[i].reason == reason)
+			packets += counters[i].packets;
+	free(counters);
+	return packets;
+}
+
+/* Generic XDP runs before the kernel looks at such a tag, and sees a frame without one. */
+START_TEST(a_tag_beside_the_frame_is_not_seen_and_comes_back_with_a_refusal)
+{
+	struct sockaddr_storage sa;
+	socklen_t len;
+	struct ip ip;
+	int ear, fd;
+
+	start_steer();
+	ck_assert_int_eq(connect_from(app_ns, AF_INET, far[0], 80), 0);
+	tag_from_app();
+	ear = open_tag_ear();
+	enter(app_ns);
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	enter(device_ns);
+	ck_assert_int_eq(ip_parse(far[0], &ip), 0);
+	len = ip_to_sockaddr(&ip, 443, &sa);
+	ck_assert_int_eq(sendto(fd, "quic", 4, 0, (struct sockaddr *)&sa, len), 4);
+	ck_assert_int_eq(hear_tag(ear), 7);
+	ck_assert_uint_eq(packets_of(HF_HOOK_STEER, HF_REASON_QUIC_REFUSED), 1);
+	/* What is passed is for a VLAN that the device does not have: nothing takes it. */
+	ck_assert_int_eq(connect_from(app_ns, AF_INET, far[0], 80), -ETIMEDOUT);
+	ck_assert_uint_eq(packets_of(HF_HOOK_LOOKUP, HF_REASON_TCP_PROXY), 1);
+	ck_assert_uint_gt(packets_of(HF_HOOK_STEER, HF_REASON_TCP_PROXY), 1);
+	close(fd);
+	close(ear);
+	end_steer(true);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("steer");
@@ -672,6 +784,7 @@ int main(void)
 	tcase_add_test(tcase, nothing_leaks_after_a_kill_and_a_start_goes_on);
 	tcase_add_test(tcase, release_takes_down_what_a_killed_daemon_left);
 	tcase_add_test(tcase, names_are_kept_over_a_restart);
+	tcase_add_test(tcase, a_tag_beside_the_frame_is_not_seen_and_comes_back_with_a_refusal);
 	tcase_add_test(tcase, flags_are_kept_whoever_writes_the_settings);
 	tcase_add_test(tcase, networks_of_apps_are_direct_and_those_of_links_are_not);
 	tcase_add_test(tcase, the_sign_of_life_goes_on_and_ends_with_a_stop);

@@ -187,3 +187,15 @@ def test_when_the_daemon_is_gone_the_kernel_says_so_at_once(daemon):
     # what the kernel answers by itself goes on
     assert lab.dig("app", "holdfast.internal", server="8.8.8.8") == [INTERNAL[0]]
     assert lab.app("ping", "-c1", "-W2", INTERNAL[0]).rc == 0
+
+
+def test_a_killed_daemon_is_missed_within_seconds(killed):
+    """Until then clients try again by themselves, as when it is started anew at once."""
+    lab = killed
+
+    def refused():
+        return python(lab, "app", CONNECT, ORIGIN[0], 80)[0] == "ECONNREFUSED"
+
+    wait_until("connection attempts are refused", refused, timeout=12)
+    lab.start_daemon()
+    assert lab.curl("app", f"http://{ORIGIN[0]}/again").status == 200
