@@ -1,6 +1,7 @@
 /* holdfastd: options, the loop, signals, and what systemd is told. */
 #include "api/api.h"
 #include "base/log.h"
+#include "base/systemd.h"
 #include "config/config.h"
 #include "daemon/daemon.h"
 
@@ -11,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const char default_config[] = "/etc/holdfast/holdfast.json";
@@ -26,28 +25,6 @@ struct program {
 	struct api *api;
 	bool stopping;
 };
-
-/* sd_notify(3) without its library: one datagram to the socket that systemd names. */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	size_t len = path ? strlen(path) : 0;
-	int fd;
-
-	if (!len || len >= sizeof(address.sun_path))
-		return;
-	memcpy(address.sun_path, path, len);
-	if (address.sun_path[0] == '@')
-		address.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	if (sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-		   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0)
-		log_warning("main", "systemd could not be told: %s", strerror(errno));
-	close(fd);
-}
 
 static void print_errors(const char *path, const struct config_errors *errors)
 {
@@ -135,7 +112,7 @@ static void stop(struct program *program)
 	if (program->stopping)
 		return;
 	program->stopping = true;
-	notify("STOPPING=1");
+	systemd_notify("STOPPING=1", -1);
 	if (program->api)
 		api_close(program->api, on_api_closed, program);
 	else
@@ -160,7 +137,7 @@ static int start(struct program *program, struct config *config)
 		return r;
 	}
 	log_info("main", "ready");
-	notify("READY=1");
+	systemd_notify("READY=1", -1);
 	return 0;
 }
 

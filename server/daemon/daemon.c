@@ -265,8 +265,10 @@ static int app_listener(struct daemon *daemon, const struct ip_prefix *pool, enu
 			int *ret_fd)
 {
 	struct ip address = ip_prefix_nth(pool, 1);
-	int fd, r = listen_transparent(&address, APP_PORT, APP_BACKLOG, &fd);
+	int fd, r = steer_take_listener(daemon->steer, which, &address, APP_PORT, &fd);
 
+	if (r < 0)
+		r = listen_transparent(&address, APP_PORT, APP_BACKLOG, &fd);
 	if (r < 0)
 		return r;
 	r = steer_own_socket(daemon->steer, fd, 0);

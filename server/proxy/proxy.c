@@ -161,7 +161,9 @@ static int listener_open(struct proxy *proxy, struct listener *listener,
 	socklen_t len = sizeof(sa);
 	int r;
 
-	r = listen_transparent(&address, 0, BACKLOG, &listener->fd);
+	r = steer_take_listener(proxy->parts.steer, which, &address, 0, &listener->fd);
+	if (r < 0)
+		r = listen_transparent(&address, 0, BACKLOG, &listener->fd);
 	if (r < 0) {
 		listener->fd = -1;
 		return r;

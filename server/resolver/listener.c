@@ -482,13 +482,16 @@ static int prepare(int fd, int family)
 }
 
 /* A bound socket, or negative errno. */
-static int open_socket(struct listener *listener, const struct ip *ip, int type)
+static int open_socket(struct listener *listener, enum hf_socket which, const struct ip *ip,
+		       int type)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = ip_to_sockaddr(ip, DNS_PORT, &sa);
-	int fd = socket(sa.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int r;
+	int fd, r;
 
+	if (steer_take_listener(listener->steer, which, ip, DNS_PORT, &fd) == 0)
+		return fd;
+	fd = socket(sa.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	r = prepare(fd, sa.ss_family);
@@ -506,9 +509,10 @@ static int open_socket(struct listener *listener, const struct ip *ip, int type)
 static int open_udp(struct family *family, const struct ip *ip)
 {
 	struct listener *listener = family->listener;
+	enum hf_socket which = ip_is_v4(ip) ? HF_SOCKET_DNS_UDP4 : HF_SOCKET_DNS_UDP6;
 	int r;
 
-	family->fd = open_socket(listener, ip, SOCK_DGRAM);
+	family->fd = open_socket(listener, which, ip, SOCK_DGRAM);
 	if (family->fd < 0)
 		return family->fd;
 	r = uv_poll_init(listener->loop, &family->udp, family->fd);
@@ -518,16 +522,14 @@ static int open_udp(struct family *family, const struct ip *ip)
 	r = uv_poll_start(&family->udp, UV_READABLE, on_readable);
 	if (r < 0)
 		return r;
-	return steer_set_listener(listener->steer,
-				  ip_is_v4(ip) ? HF_SOCKET_DNS_UDP4 : HF_SOCKET_DNS_UDP6,
-				  family->fd);
+	return steer_set_listener(listener->steer, which, family->fd);
 }
 
 static int open_tcp(struct family *family, const struct ip *ip)
 {
 	struct listener *listener = family->listener;
-	int fd = open_socket(listener, ip, SOCK_STREAM);
-	int r;
+	enum hf_socket which = ip_is_v4(ip) ? HF_SOCKET_DNS_TCP4 : HF_SOCKET_DNS_TCP6;
+	int fd = open_socket(listener, which, ip, SOCK_STREAM), r;
 
 	if (fd < 0)
 		return fd;
@@ -545,8 +547,7 @@ static int open_tcp(struct family *family, const struct ip *ip)
 	r = uv_listen((uv_stream_t *)&family->tcp, DNS_TCP_CLIENTS_MAX, on_connection);
 	if (r < 0)
 		return r;
-	return steer_set_listener(listener->steer,
-				  ip_is_v4(ip) ? HF_SOCKET_DNS_TCP4 : HF_SOCKET_DNS_TCP6, fd);
+	return steer_set_listener(listener->steer, which, fd);
 }
 
 int listener_new(uv_loop_t *loop, struct steer *steer, const struct ip *v4, const struct ip *v6,

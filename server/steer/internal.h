@@ -73,6 +73,7 @@ struct steer {
 	} maps;			     /* descriptors, owned by the objects */
 	struct hf_settings settings; /* what is in the map */
 	int lookup_fd;		     /* the pinned sk_lookup link */
+	int kept[HF_SOCKET_COUNT];   /* of the daemon before, until taken; -1: none */
 	struct xdp_attachment xdp[INTERFACES_MAX + 1];
 	size_t xdp_count;
 	struct guarded guarded;
@@ -102,6 +103,12 @@ void steer_tell(struct steer *steer, const char *what, const char *format, ...)
 void steer_handle_closed(uv_handle_t *handle);
 bool steer_is_link(const struct steer *steer, const char *interface);
 bool steer_is_app(const struct steer *steer, const char *interface);
+
+/* kept.c: listening sockets over a restart */
+void kept_receive(struct steer *steer);
+void kept_offer(enum hf_socket which, int fd);
+void kept_forget_all(void);
+void kept_close(struct steer *steer);
 
 /* programs.c */
 int programs_folder(char *ret_folder, size_t size, char *error, size_t error_size);

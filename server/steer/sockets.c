@@ -18,9 +18,12 @@ int steer_set_listener(struct steer *steer, enum hf_socket which, int fd)
 	r = bpf_obj_get_info_by_fd(steer->maps.sockets, &info, &len);
 	if (r < 0)
 		return r;
-	return bpf_map_update_elem(steer->maps.sockets, &key,
-				   info.value_size == sizeof(fd) ? (void *)&fd : (void *)&wide,
-				   BPF_ANY);
+	r = bpf_map_update_elem(steer->maps.sockets, &key,
+				info.value_size == sizeof(fd) ? (void *)&fd : (void *)&wide,
+				BPF_ANY);
+	if (r == 0)
+		kept_offer(which, fd);
+	return r;
 }
 
 static const struct steer_link *find_link(const struct steer *steer, unsigned number)

@@ -1,6 +1,7 @@
 #include "steer/steer.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/systemd.h"
 #include "steer/internal.h"
 
 #include <errno.h>
@@ -237,6 +238,7 @@ int steer_new(uv_loop_t *loop, struct rtnl *rtnl, const struct steer_settings *s
 
 	if (!steer)
 		return steer_fail(ret_error, error_size, -ENOMEM, "no memory");
+	kept_receive(steer);
 	steer->loop = loop;
 	steer->rtnl = rtnl;
 	steer->on_event = on_event;
@@ -289,6 +291,7 @@ int steer_start(struct steer *steer, char *ret_error, size_t error_size)
 	r = uv_timer_start(&steer->check, on_check, STEER_CHECK_TIME, STEER_CHECK_TIME);
 	if (r < 0)
 		return steer_fail(ret_error, error_size, r, "timer: %s", strerror(-r));
+	kept_close(steer); /* what nobody took */
 	steer->started = true;
 	return 0;
 }
@@ -334,9 +337,12 @@ void steer_stop(struct steer *steer, bool release)
 	(void)uv_timer_stop(&steer->settle);
 	(void)uv_timer_stop(&steer->check);
 	if (!release) {
-		(void)maps_write_heartbeat(steer, false);
+		/* Nobody keeps the listening sockets: apps are refused at once. */
+		if (!systemd_is_there())
+			(void)maps_write_heartbeat(steer, false);
 		return;
 	}
+	kept_forget_all();
 	r = release_all(steer->rtnl, steer->folder);
 	if (r < 0)
 		log_warning("steer", "not everything could be taken down: %s", strerror(-r));
@@ -350,6 +356,7 @@ void steer_close(struct steer *steer)
 	steer->started = false;
 	rtnl_unsubscribe(steer->rtnl, on_network_changed, steer);
 	raised_close(steer);
+	kept_close(steer);
 	programs_close(steer);
 	routes_done(steer);
 	free(steer->direct);

@@ -97,7 +97,12 @@ void steer_close(struct steer *steer);
 int steer_release(char *ret_error, size_t error_size);
 
 /* --- sockets --- */
-/* Let the lookup program give packets to this listening TCP or bound UDP socket. */
+/* The one that the service manager kept over a restart, listening on that address (port 0: on
+ * any); the caller's then. -ENOENT: there is none that fits, make one. */
+int steer_take_listener(struct steer *steer, enum hf_socket which, const struct ip *address,
+			uint16_t port, int *ret_fd) __attribute__((warn_unused_result));
+/* Let the lookup program give packets to this listening TCP or bound UDP socket, which the
+ * service manager is asked to keep over a restart. */
 int steer_set_listener(struct steer *steer, enum hf_socket which, int fd)
 	__attribute__((warn_unused_result));
 /* Make fd an own socket of the link: socket storage, mark (OR), SO_BINDTODEVICE.

@@ -84,6 +84,7 @@ class Lab:
         self.config_file = self.folder / "holdfast.json"
         self.log_file = self.folder / "holdfastd.log"
         self.processes, self.daemon = [], None
+        self.manager = None  # manager.py: who starts the daemon and keeps its descriptors
         self.runs = 0  # of the daemon
         self.accounted, self.accounts = accounted, None
         self.closed = False
@@ -193,10 +194,12 @@ class Lab:
         self.log_file = self.folder / f"holdfastd.{self.runs}.log"
         if self.accounts:
             self.accounts.starting(text)
-        self.daemon = self.spawn(
-            self.witnessed("daemon", self.network.enter("device"))
-            + [self.holdfastd, "--config", str(self.config_file)],
-            self.log_file)  # fmt: skip
+        enter = self.witnessed("daemon", self.network.enter("device"))
+        command = [self.holdfastd, "--config", str(self.config_file)]
+        if self.manager:
+            self.daemon = self.manager.start(self.spawn, enter, command, self.log_file)
+        else:
+            self.daemon = self.spawn(enter + command, self.log_file)
         wait_until("the daemon is ready", self.is_ready, TIMEOUT)
         if self.accounts:
             self.accounts.ready(text, f"/sys/fs/bpf/holdfast/{self.inode()}/counters")
