@@ -700,6 +700,7 @@ int udp_open(struct relay *relay, int index)
 	const struct config *config = relay->parts.config;
 	struct ip address =
 		ip_prefix_nth(index ? &config->dns.virtual_v6 : &config->dns.virtual_v4, 1);
+	enum hf_socket which = index ? HF_SOCKET_RELAY_UDP6 : HF_SOCKET_RELAY_UDP4;
 	int fd, r;
 
 	if (!relay->batch) {
@@ -707,7 +708,8 @@ int udp_open(struct relay *relay, int index)
 		if (!relay->batch)
 			return -ENOMEM;
 	}
-	fd = socket_listen(relay, &address);
+	if (steer_take_listener(relay->parts.steer, which, &address, 0, &fd) < 0)
+		fd = socket_listen(relay, &address);
 	if (fd < 0)
 		return fd;
 	r = uv_poll_init(relay->loop, &family->poll, fd);
@@ -721,8 +723,7 @@ int udp_open(struct relay *relay, int index)
 	r = uv_poll_start(&family->poll, UV_READABLE, on_listen_event);
 	if (r < 0)
 		return r;
-	return steer_set_listener(relay->parts.steer,
-				  index ? HF_SOCKET_RELAY_UDP6 : HF_SOCKET_RELAY_UDP4, fd);
+	return steer_set_listener(relay->parts.steer, which, fd);
 }
 
 static void on_listen_closed(uv_handle_t *handle)

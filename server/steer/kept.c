@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Options of a kept socket stay as they were made: a daemon that needs others gives it another
+ * name. */
 #define NAME(id) [HF_SOCKET_##id] = "holdfast-" #id
 static const char *const names[HF_SOCKET_COUNT] = {
 	NAME(PROXY_TCP4), NAME(PROXY_TCP6), NAME(DNS_UDP4), NAME(DNS_UDP6),   NAME(DNS_TCP4),

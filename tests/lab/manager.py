@@ -81,5 +81,6 @@ class Manager:
         sender.close()
         self.thread.join()
         self.socket.close()
+        os.unlink(self.path)
         for _, descriptor in self.kept:
             os.close(descriptor)

@@ -14,7 +14,7 @@ from manager import Manager
 from network import ORIGIN
 
 KEPT = {f"holdfast-{part}{family}" for family in (4, 6)
-        for part in ("PROXY_TCP", "DNS_UDP", "DNS_TCP", "API_TCP")}  # fmt: skip
+        for part in ("PROXY_TCP", "DNS_UDP", "DNS_TCP", "API_TCP", "RELAY_UDP")}  # fmt: skip
 
 
 @pytest.fixture
