@@ -91,6 +91,11 @@ int steer_set_listener(struct steer *steer, enum hf_socket which, int fd)
 {
 	return 0;
 }
+int steer_take_listener(struct steer *steer, enum hf_socket which, const struct ip *address,
+			uint16_t port, int *ret_fd)
+{
+	return -ENOENT;
+}
 bool steer_is_device_address(const struct steer *steer, const struct ip *ip)
 {
 	return false;
