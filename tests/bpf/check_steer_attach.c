@@ -765,6 +765,60 @@ START_TEST(a_tag_beside_the_frame_is_not_seen_and_comes_back_with_a_refusal)
 }
 END_TEST
 
+static void on_raised(void *arg, const struct hf_raised *raised)
+{
+	unsigned *count = arg;
+
+	ck_assert_uint_eq(raised->family, 4);
+	ck_assert_uint_eq(raised->len, 28);
+	ck_assert_uint_eq(raised->packet[20], 8);
+	(*count)++;
+}
+
+static void ping_from_app(unsigned count)
+{
+	const uint8_t request[8] = {8, 0, 0xf7, 0xff};
+	struct sockaddr_storage sa;
+	socklen_t len;
+	struct ip ip;
+	int fd;
+
+	enter(app_ns);
+	fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+	enter(device_ns);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ip_parse(far[0], &ip), 0);
+	len = ip_to_sockaddr(&ip, 0, &sa);
+	for (unsigned i = 0; i < count; i++)
+		ck_assert_int_eq(
+			sendto(fd, request, sizeof(request), 0, (struct sockaddr *)&sa, len),
+			sizeof(request));
+	close(fd);
+}
+
+/* More than one turn of the loop takes, and less than the ring. */
+START_TEST(echo_requests_are_raised_to_the_loop_all_of_them)
+{
+	unsigned count = 0;
+
+	start_steer();
+	steer_on_raised(steer, on_raised, &count);
+	ck_assert_int_eq(steer_set_flags(steer, HF_FLAG_ONLINE), 0);
+	ping_from_app(150);
+	run_for(300);
+	ck_assert_uint_eq(count, 150);
+	ping_from_app(1);
+	run_for(100);
+	ck_assert_uint_eq(count, 151);
+	steer_on_raised(steer, NULL, NULL);
+	ping_from_app(1);
+	run_for(100);
+	ck_assert_uint_eq(count, 151);
+	ck_assert_uint_eq(packets_of(HF_HOOK_STEER, HF_REASON_ECHO_RELAY), 152);
+	end_steer(true);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("steer");
@@ -785,6 +839,7 @@ int main(void)
 	tcase_add_test(tcase, release_takes_down_what_a_killed_daemon_left);
 	tcase_add_test(tcase, names_are_kept_over_a_restart);
 	tcase_add_test(tcase, a_tag_beside_the_frame_is_not_seen_and_comes_back_with_a_refusal);
+	tcase_add_test(tcase, echo_requests_are_raised_to_the_loop_all_of_them);
 	tcase_add_test(tcase, flags_are_kept_whoever_writes_the_settings);
 	tcase_add_test(tcase, networks_of_apps_are_direct_and_those_of_links_are_not);
 	tcase_add_test(tcase, the_sign_of_life_goes_on_and_ends_with_a_stop);
