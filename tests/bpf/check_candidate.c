@@ -14,7 +14,6 @@
 #include <bpf/bpf.h>
 #include <check.h>
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
@@ -47,14 +46,12 @@ static void on_event(void *arg, const char *what, const char *detail)
 {
 }
 
-/* build/bpf/FOLDER/NAME.bpf.o, beside the folder of this program */
 static void read_object(const char *folder, const char *name)
 {
-	char self[PATH_MAX] = "", path[2 * PATH_MAX];
+	char path[PATH_MAX];
 	FILE *file;
 
-	ck_assert_int_gt(readlink("/proc/self/exe", self, sizeof(self) - 1), 0);
-	snprintf(path, sizeof(path), "%s/../bpf/%s/%s.bpf.o", dirname(self), folder, name);
+	snprintf(path, sizeof(path), BPF_OBJECTS "/%s/%s.bpf.o", folder, name);
 	file = fopen(path, "re");
 	ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
 	object.size = fread(object.bytes, 1, sizeof(object.bytes), file);

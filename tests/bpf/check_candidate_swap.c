@@ -14,7 +14,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -243,13 +242,12 @@ static void assert_gone(const struct ids *ids, const struct ids *staying, int (*
 static struct steer_candidate *load_example(const char *name)
 {
 	static uint8_t bytes[HF_PROGRAM_BYTES_MAX];
-	char self[PATH_MAX] = "", path[2 * PATH_MAX];
+	char path[PATH_MAX];
 	struct steer_candidate *candidate;
 	struct steer_report report;
 	FILE *file;
 
-	ck_assert_int_gt(readlink("/proc/self/exe", self, sizeof(self) - 1), 0);
-	snprintf(path, sizeof(path), "%s/../bpf/examples/%s.bpf.o", dirname(self), name);
+	snprintf(path, sizeof(path), BPF_OBJECTS "/examples/%s.bpf.o", name);
 	file = fopen(path, "re");
 	ck_assert_msg(file != NULL, "%s: %s", path, strerror(errno));
 	size_t size = fread(bytes, 1, sizeof(bytes), file);
