@@ -27,6 +27,7 @@
 #define STEER_REPAIR_PAUSE 200	/* between two comparisons: a quarrel costs little */
 #define STEER_CHECK_TIME   500	/* for what sends no event */
 #define STEER_ALIVE_TIME   5000 /* after the last sign of life steered packets are refused */
+#define STEER_TEXT_MAX	   256	/* of an event's detail, with its end */
 #define STEER_RAISED_MAX   64	/* packets of the ring in one turn of the loop */
 
 /* programs that are uploaded: what the kernel side takes */

@@ -50,6 +50,7 @@ int request_rule_delete(struct asker *asker, const struct rtnl_rule *rule);
 int request_route_add(struct asker *asker, const struct rtnl_route *route);
 int request_route_delete(struct asker *asker, const struct rtnl_route *route);
 int request_count_filters(struct asker *asker, int ifindex, uint32_t parent, size_t *ret_count);
+int request_has_qdisc(struct asker *asker, int ifindex, const char *kind, bool *ret_has);
 
 int neighbour_v4_of(struct asker *asker, const struct ip *ip, struct ip *ret_ip);
 

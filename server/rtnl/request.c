@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/fib_rules.h>
+#include <string.h>
 
 enum { REQUEST_MAX = 512 };
 
@@ -151,6 +152,45 @@ static int on_filter(const struct nlmsghdr *nlh, void *arg)
 	if (nlh->nlmsg_type == RTM_NEWTFILTER && info->tcm_handle)
 		(*count)++;
 	return MNL_CB_OK;
+}
+
+struct qdisc_search {
+	int ifindex;
+	const char *kind;
+	bool found;
+};
+
+static int on_qdisc(const struct nlmsghdr *nlh, void *arg)
+{
+	struct qdisc_search *search = arg;
+	const struct tcmsg *info = mnl_nlmsg_get_payload(nlh);
+	const struct nlattr *attr;
+
+	if (nlh->nlmsg_type != RTM_NEWQDISC || info->tcm_ifindex != search->ifindex)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, nlh,
+			  sizeof(*info)) if (mnl_attr_get_type(attr) == TCA_KIND &&
+					     mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) == 0 &&
+					     !strcmp(mnl_attr_get_str(attr), search->kind))
+		search->found = true;
+	return MNL_CB_OK;
+}
+
+int request_has_qdisc(struct asker *asker, int ifindex, const char *kind, bool *ret_has)
+{
+	char buffer[REQUEST_MAX];
+	struct nlmsghdr *nlh = begin(buffer, RTM_GETQDISC, NLM_F_DUMP);
+	struct tcmsg *info = mnl_nlmsg_put_extra_header(nlh, sizeof(*info));
+	struct qdisc_search search = {.ifindex = ifindex, .kind = kind};
+	int r;
+
+	nlh->nlmsg_flags &= (uint16_t)~NLM_F_ACK;
+	info->tcm_family = AF_UNSPEC;
+	info->tcm_ifindex = ifindex;
+	r = asker_run(asker, nlh, on_qdisc, &search);
+	if (r == 0)
+		*ret_has = search.found;
+	return r;
 }
 
 int request_count_filters(struct asker *asker, int ifindex, uint32_t parent, size_t *ret_count)

@@ -298,6 +298,11 @@ int rtnl_count_filters(struct rtnl *rtnl, int ifindex, uint32_t parent, size_t *
 	return request_count_filters(&rtnl->asker, ifindex, parent, ret_count);
 }
 
+int rtnl_has_qdisc(struct rtnl *rtnl, int ifindex, const char *kind, bool *ret_has)
+{
+	return request_has_qdisc(&rtnl->asker, ifindex, kind, ret_has);
+}
+
 int rtnl_neighbour_v4(struct rtnl *rtnl, const struct ip *ip, struct ip *ret_ip)
 {
 	return neighbour_v4_of(&rtnl->asker, ip, ret_ip);

@@ -101,6 +101,9 @@ int rtnl_route_delete(struct rtnl *rtnl, const struct rtnl_route *route);
 /* tc filters in a hook of an interface; parent: TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_*). */
 int rtnl_count_filters(struct rtnl *rtnl, int ifindex, uint32_t parent, size_t *ret_count)
 	__attribute__((warn_unused_result));
+/* Whether the interface has a qdisc of this kind. */
+int rtnl_has_qdisc(struct rtnl *rtnl, int ifindex, const char *kind, bool *ret_has)
+	__attribute__((warn_unused_result));
 /* The IPv4 address of the neighbour that has this IPv6 address: the same link-layer address
  * on the same interface; the smallest of several. -ENOENT: none is known. */
 int rtnl_neighbour_v4(struct rtnl *rtnl, const struct ip *ip, struct ip *ret_ip)

@@ -44,13 +44,19 @@ static int attach_one(struct steer *steer, int ifindex)
 {
 	struct bpf_tc_hook hook;
 	struct bpf_tc_opts opts;
+	bool is_ingress = false;
 	int r;
 
 	hook_init(&hook, ifindex, BPF_TC_EGRESS);
 	filter_init(&opts);
 	r = bpf_tc_hook_create(&hook);
-	if (r < 0 && r != -EEXIST)
+	if (r == -EEXIST)
+		r = rtnl_has_qdisc(steer->rtnl, ifindex, "ingress", &is_ingress);
+	if (r < 0)
 		return r;
+	/* It takes our egress filter and runs it on what comes in (net/sched/sch_ingress.c). */
+	if (is_ingress)
+		return -ENOTSUP;
 	opts.prog_fd = steer->program_fds[OBJECT_GUARD];
 	opts.flags = BPF_TC_F_REPLACE;
 	return bpf_tc_attach(&hook, &opts);
@@ -77,8 +83,7 @@ int guard_attach(struct steer *steer, char *error, size_t size)
 			r = attach_one(steer, interface->index);
 			if (r < 0) {
 				if (!first)
-					first = steer_fail(error, size, r, "guard on %s: %s", name,
-							   strerror(-r));
+					first = others_tc(name, r, error, size);
 				continue;
 			}
 			if (steer->started)

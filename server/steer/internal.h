@@ -91,7 +91,8 @@ struct steer {
 	unsigned handles;
 	uv_loop_t *loop;
 	uv_timer_t settle, check;
-	uint64_t compared_at; /* loop time, ms */
+	uint64_t compared_at;		 /* loop time, ms */
+	char in_the_way[STEER_TEXT_MAX]; /* of the last comparison; empty: nothing */
 };
 
 /* Fill the caller's text and return r. */
@@ -201,6 +202,11 @@ int maps_write_heartbeat(struct steer *steer, bool alive);
 /* raised.c: has a handle of its own, which it counts in steer->handles */
 int raised_open(struct steer *steer);
 void raised_close(struct steer *steer);
+
+/* others.c: fill the text with what r tells of who is in the way, and return r. */
+int others_xdp(const struct rtnl_interface *interface, int r, char *error, size_t size);
+int others_lookup(int r, char *error, size_t size);
+int others_tc(const char *interface, int r, char *error, size_t size);
 
 /* guard.c */
 int guard_attach(struct steer *steer, char *error, size_t size);

@@ -285,8 +285,7 @@ static int attach_lookup(struct steer *steer, char *error, size_t size)
 	if (fd >= 0)
 		fd = pin_link(fd, path);
 	if (fd < 0)
-		return steer_fail(error, size, fd, "attaching the lookup program: %s",
-				  strerror(-fd));
+		return others_lookup(fd, error, size);
 	steer->lookup_fd = fd;
 	if (steer->started)
 		steer_tell(steer, "lookup restored", "network namespace");
@@ -355,7 +354,7 @@ static int attach_xdp(struct steer *steer, const struct rtnl_interface *interfac
 			fd = pin_link(fd, path);
 	}
 	if (fd < 0)
-		return steer_fail(error, size, fd, "XDP on %s: %s", interface->name, strerror(-fd));
+		return others_xdp(interface, fd, error, size);
 	if (attachment)
 		close(attachment->fd);
 	else
@@ -404,29 +403,28 @@ static void drop_unseen(struct steer *steer)
 		closedir(folder);
 }
 
+/* Each is tried, also behind one that is in other hands; the first error is returned. */
 int programs_attach(struct steer *steer, char *error, size_t size)
 {
-	int first = 0;
+	int first = 0, r;
 
 	for (size_t i = 0; i < steer->xdp_count; i++)
 		steer->xdp[i].seen = false;
 	for (size_t i = 0; i <= steer->wanted.app_interface_count; i++) {
 		bool is_lo = i == steer->wanted.app_interface_count;
 		const struct rtnl_interface *interface;
-		int r;
 
 		if (is_lo && !steer->wanted.host)
 			continue;
 		interface = rtnl_interface_by_name(steer->rtnl,
 						   is_lo ? "lo" : steer->wanted.app_interfaces[i]);
-		r = interface ? attach_xdp(steer, interface, error, size) : 0;
+		r = interface ? attach_xdp(steer, interface, error, first ? 0 : size) : 0;
 		if (r < 0 && !first)
 			first = r;
 	}
 	drop_unseen(steer);
-	if (first)
-		return first;
-	return attach_lookup(steer, error, size);
+	r = attach_lookup(steer, error, first ? 0 : size);
+	return first ? first : r;
 }
 
 /* An interface that is gone, or that somebody detached, is for the next comparison. */

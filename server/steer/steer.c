@@ -30,7 +30,7 @@ int steer_fail(char *error, size_t size, int r, const char *format, ...)
 
 void steer_tell(struct steer *steer, const char *what, const char *format, ...)
 {
-	char detail[128];
+	char detail[STEER_TEXT_MAX];
 	va_list args;
 
 	va_start(args, format);
@@ -162,17 +162,28 @@ static int compare_all(struct steer *steer, char *error, size_t size)
 	return first;
 }
 
+/* What is in the way is tried again and again, and told once. */
+static int compare_and_tell(struct steer *steer)
+{
+	char error[STEER_TEXT_MAX] = "";
+	int r = compare_all(steer, error, sizeof(error));
+
+	if (r < 0 && strcmp(error, steer->in_the_way))
+		steer_tell(steer, "in the way", "%s", error);
+	else if (r == 0 && steer->in_the_way[0])
+		steer_tell(steer, "no longer in the way", "%s", steer->in_the_way);
+	memcpy(steer->in_the_way, error, sizeof(error));
+	return r;
+}
+
 static void on_settled(uv_timer_t *timer)
 {
 	struct steer *steer = timer->data;
-	char error[160];
 
 	if (steer->closing || !steer->started)
 		return;
-	if (compare_all(steer, error, sizeof(error)) < 0) {
-		log_warning("steer", "%s", error);
+	if (compare_and_tell(steer) < 0)
 		(void)uv_timer_start(&steer->settle, on_settled, STEER_CHECK_TIME, 0);
-	}
 }
 
 static void compare_soon(struct steer *steer)
@@ -299,7 +310,6 @@ int steer_start(struct steer *steer, char *ret_error, size_t error_size)
 int steer_reconfigure(struct steer *steer, const struct steer_settings *settings)
 {
 	struct wanted wanted;
-	char error[160];
 	int r = copy_settings(&wanted, settings);
 
 	if (r < 0)
@@ -308,10 +318,7 @@ int steer_reconfigure(struct steer *steer, const struct steer_settings *settings
 	r = maps_write_settings(steer);
 	if (r < 0 || !steer->started)
 		return r;
-	r = compare_all(steer, error, sizeof(error));
-	if (r < 0)
-		log_warning("steer", "%s", error);
-	return r;
+	return compare_and_tell(steer);
 }
 
 /* The routes first: without them nothing is brought to programs that are going. */
