@@ -16,6 +16,7 @@ import pytest
 
 from harness import wait_until
 from kernelside import guard, privileged, programs, works
+from network import LINKS
 from witness import Bpf
 
 SOON = 2.5
@@ -183,4 +184,27 @@ def test_filters_of_the_guards_priority_and_another_protocol_are_said_in_one_lin
         add_filter(lab, others, "wifi0", "egress", "prio", "1", "protocol", "ip")
         said = refused(lab)
         assert "guard on wifi0: filters of another kind or protocol have priority 1 (see: tc " in said
+    works_again(lab)
+
+
+def test_on_a_device_without_ipv6_ipv4_works(lab):
+    net, names = lab.network, ("all", "default", "lo", "app0", "wifi0", "lte0")
+
+    def disable(value):
+        device(lab, "sysctl", "-qw", *(f"net.ipv6.conf.{n}.disable_ipv6={value}" for n in names))
+
+    disable(1)
+    try:
+        lab.start_daemon(fresh=True)
+        for where in ("app", "device"):
+            answer = lab.curl(where, "http://origin.example/four", "-4", "--max-time", "5")
+            assert answer.status == 200 and "1.1 holdfast" in answer.headers["via"], answer
+        assert lab.stop_daemon() == 0
+    finally:
+        disable(0)
+        net.address("device", "app0", "2001:db8:a::1", 64)
+        for link in LINKS.values():
+            net.address("device", link["device"], link["address"][1], link["prefix"][1])
+            device(lab, "ip", "-6", "route", "add", "default", "via", link["router"][1],
+                   "dev", link["device"], "metric", str(link["metric"]))  # fmt: skip
     works_again(lab)
