@@ -19,6 +19,8 @@ static const struct route routes[] = {
 	 ""},
 	{"POST", "/v1/requests/{id}/retry", retry_request, ROUTE_CHANGE, false, BODY_NONE, ""},
 	{"GET", "/v1/counters", get_counters, ROUTE_READ, false, BODY_NONE, ""},
+	{"GET", "/v1/maps", get_maps, ROUTE_READ, false, BODY_NONE, ""},
+	{"GET", "/v1/maps/{name}", get_map, ROUTE_READ, false, BODY_NONE, "limit cursor next"},
 	{"GET", "/v1/names", get_names, ROUTE_READ, false, BODY_NONE, "limit cursor next"},
 	{"DELETE", "/v1/names", delete_names, ROUTE_CHANGE, false, BODY_NONE, ""},
 	{"GET", "/v1/programs", list_programs, ROUTE_READ, false, BODY_NONE, ""},

@@ -373,11 +373,20 @@ struct json_object *view_program(const struct program_info *info)
 	return object;
 }
 
-/* --- counters, names, events --- */
+/* --- counters, maps, names, events --- */
 
-static struct json_object *view_counter(const struct steer_counter *counter)
+static void add_rate(struct json_object *object, const char *key, double rate)
 {
-	struct json_object *object = json_object_new_object();
+	char text[32];
+
+	snprintf(text, sizeof(text), "%.1f", rate);
+	add(object, key, json_object_new_double_s(rate, text));
+}
+
+static struct json_object *view_counter(struct daemon *daemon, const struct steer_counter *counter)
+{
+	struct daemon_rate rate = daemon_counter_rate(daemon, counter);
+	struct json_object *object = json_object_new_object(), *rates = json_object_new_object();
 
 	add(object, "interface", text_or_null(counter->interface));
 	add(object, "hook", json_object_new_string(hf_hook_name(counter->hook)));
@@ -386,22 +395,28 @@ static struct json_object *view_counter(const struct steer_counter *counter)
 	add(object, "meaning", json_object_new_string(hf_reason_text(counter->reason)));
 	add_count(object, "packets", counter->packets);
 	add_count(object, "bytes", counter->bytes);
+	add_rate(rates, "packets", rate.packets);
+	add_rate(rates, "bytes", rate.bytes);
+	add(object, "rate", rates);
 	return object;
 }
 
 struct json_object *view_counters(struct daemon *daemon)
 {
 	struct steer_counter *counters = NULL;
-	struct json_object *array;
+	struct json_object *array, *list;
 	size_t count = 0;
 
 	if (daemon_counters(daemon, &counters, &count) < 0)
 		return NULL;
 	array = json_object_new_array();
 	for (size_t i = 0; array && i < count; i++)
-		json_object_array_add(array, view_counter(&counters[i]));
+		json_object_array_add(array, view_counter(daemon, &counters[i]));
 	free(counters);
-	return view_list(array, NULL);
+	list = view_list(array, NULL);
+	if (list)
+		add_count(list, "overflow", daemon_counter_overflow(daemon));
+	return list;
 }
 
 static struct json_object *view_ip(const struct ip *ip)
@@ -481,5 +496,26 @@ struct json_object *view_event(const struct daemon_event *event)
 	add(object, "at", view_time(event->at));
 	add(object, "subject", json_object_new_string(event->subject));
 	add(object, "what", json_object_new_string(event->what));
+	return object;
+}
+
+struct json_object *view_map(const struct steer_map_info *info, bool entries)
+{
+	struct json_object *object = json_object_new_object();
+
+	if (!object)
+		return NULL;
+	add(object, "name", json_object_new_string(info->name));
+	add(object, "type", json_object_new_string(info->type));
+	add_count(object, "id", info->id);
+	add_count(object, "key_size", info->key_size);
+	add_count(object, "value_size", info->value_size);
+	add_count(object, "max_entries", info->max_entries);
+	add_count(object, "flags", info->flags);
+	add(object, "pinned", json_object_new_boolean(info->pinned));
+	add(object, "per_cpu", json_object_new_boolean(info->per_cpu));
+	if (entries)
+		add(object, "entries",
+		    info->entries < 0 ? NULL : json_object_new_int64(info->entries));
 	return object;
 }

@@ -54,6 +54,12 @@
 #define PROGRAM_SIGNATURE_BYTES 64 /* Ed25519 (RFC 8032) */
 #define PROGRAM_DIGEST_BYTES	32 /* SHA-256 */
 
+/* counters over time */
+#define SAMPLER_QUICK	   1000	 /* between two looks while somebody asks for rates */
+#define SAMPLER_SLOW	   2000	 /* and otherwise */
+#define SAMPLER_ASKED_TIME 60000 /* after the last question */
+#define SAMPLER_EVENTS_MAX 10	 /* drops that are told after one look */
+
 /* configuration */
 #define CONFIG_FILE_MAX	  (1 << 20)
 #define CONFIG_RULES_MAX  256

@@ -356,14 +356,16 @@ int daemon_new(uv_loop_t *loop, struct config *config, char *ret_error, size_t e
 	daemon->started_at = uv_now(loop);
 	uv_timer_init(loop, &daemon->sweep);
 	uv_timer_init(loop, &daemon->changed);
-	daemon->sweep.data = daemon->changed.data = daemon;
-	daemon->handles = 2;
+	uv_timer_init(loop, &daemon->sampler.timer);
+	daemon->sweep.data = daemon->changed.data = daemon->sampler.timer.data = daemon;
+	daemon->handles = 3;
 	r = build(daemon, ret_error, error_size);
 	if (r < 0) {
 		*ret_daemon = daemon;
 		return r;
 	}
 	uv_timer_start(&daemon->sweep, on_sweep, 0, QUEUE_SWEEP);
+	sampler_start(daemon);
 	daemon->built = daemon->links_changed = true;
 	daemon_changed(daemon);
 	*ret_daemon = daemon;
@@ -380,6 +382,7 @@ static void finish(struct daemon *daemon)
 	if (daemon->steer)
 		steer_close(daemon->steer);
 	programs_free(daemon->programs);
+	sampler_done(daemon);
 	if (daemon->rtnl)
 		rtnl_close(daemon->rtnl);
 	config_unref(daemon->config);
@@ -450,4 +453,5 @@ void daemon_close(struct daemon *daemon, void (*closed)(void *arg), void *arg)
 	}
 	uv_close((uv_handle_t *)&daemon->sweep, on_handle_closed);
 	uv_close((uv_handle_t *)&daemon->changed, on_handle_closed);
+	uv_close((uv_handle_t *)&daemon->sampler.timer, on_handle_closed);
 }

@@ -11,6 +11,7 @@
 #include "relay/relay.h"
 #include "resolver/resolver.h"
 #include "steer/explain.h"
+#include "steer/inspect.h"
 #include "steer/steer.h"
 
 #include <uv.h>
@@ -43,6 +44,17 @@ struct config *daemon_config(struct daemon *daemon); /* borrowed */
 
 size_t daemon_links(struct daemon *daemon, struct link_info *ret_links, size_t max);
 int daemon_counters(struct daemon *daemon, struct steer_counter **ret, size_t *ret_count);
+/* Each second, over the last 1 s to 5 s; whoever asks makes it 1 s for a minute. */
+struct daemon_rate {
+	double packets, bytes;
+};
+struct daemon_rate daemon_counter_rate(struct daemon *daemon, const struct steer_counter *counter);
+uint64_t daemon_counter_overflow(struct daemon *daemon);
+/* As in steer/inspect.h. */
+int daemon_maps(struct daemon *daemon, struct steer_map_info **ret_maps, size_t *ret_count);
+int daemon_map_info(struct daemon *daemon, const char *name, struct steer_map_info *ret_info);
+int daemon_map_entries(struct daemon *daemon, const char *name, const char *after, size_t limit,
+		       struct json_object **ret_items, char **ret_next);
 int daemon_programs(struct daemon *daemon, struct steer_program_info **ret, size_t *ret_count);
 void daemon_names_each(struct daemon *daemon, const char *after,
 		       bool (*each)(void *arg, const struct resolver_name_info *info), void *arg);

@@ -17,6 +17,16 @@ struct subscriber {
 	void *arg;
 };
 
+/* counters.c: the counters at the last look, sorted as steer gives them, and their rates. */
+struct sampler {
+	uv_timer_t timer;
+	struct steer_counter *counters;
+	struct daemon_rate *rates;
+	size_t count;
+	uint64_t at;	      /* uv_hrtime(); 0: never */
+	uint64_t asked_until; /* loop ms: somebody looks */
+};
+
 struct daemon {
 	uv_loop_t *loop;
 	struct config *config;
@@ -35,6 +45,7 @@ struct daemon {
 	uv_timer_t sweep; /* the queue's expiry */
 	uv_timer_t
 		changed;  /* something changed in this turn of the loop: acted on once, after it */
+	struct sampler sampler;
 	unsigned handles; /* and work under way: the daemon outlives both */
 	struct explain *explain; /* NULL: nobody has asked yet */
 	bool built, links_changed, queue_changed, closing;
@@ -61,6 +72,10 @@ void daemon_unhold(struct daemon *daemon);
 
 /* explain.c: answers who waits with -ECANCELED */
 void explain_close(struct daemon *daemon);
+
+/* counters.c */
+void sampler_start(struct daemon *daemon);
+void sampler_done(struct daemon *daemon);
 
 /* events.c */
 void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,

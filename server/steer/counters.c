@@ -88,3 +88,17 @@ out:
 	free(per_cpu);
 	return r;
 }
+
+uint64_t steer_counter_overflow(struct steer *steer)
+{
+	int cpus = libbpf_num_possible_cpus();
+	int map = bpf_object__find_map_fd_by_name(steer->objects[OBJECT_STEER], "counter_overflow");
+	__u64 *each = cpus > 0 ? calloc((size_t)cpus, sizeof(*each)) : NULL, sum = 0;
+	__u32 zero = 0;
+
+	if (each && map >= 0 && !bpf_map_lookup_elem(map, &zero, each))
+		for (int i = 0; i < cpus; i++)
+			sum += each[i];
+	free(each);
+	return sum;
+}

@@ -19,6 +19,9 @@ struct steer_map_info {
 /* Allocates the array, which the caller frees; sorted by name. */
 int steer_maps(struct steer *steer, struct steer_map_info **ret_maps, size_t *ret_count)
 	__attribute__((warn_unused_result));
+/* -ENOENT: no such map. Its entries are not counted. */
+int steer_map_info(struct steer *steer, const char *name, struct steer_map_info *ret_info)
+	__attribute__((warn_unused_result));
 /* One page: an array of {"key", "value"}, which the caller puts. after: the cursor of the page
  * before, or NULL; ret_next: the caller frees it, NULL at the end. -ENOENT: no such map,
  * -EINVAL: not a cursor, -EOPNOTSUPP: the kernel cannot list such a map. */

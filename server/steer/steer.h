@@ -143,6 +143,8 @@ struct steer_counter {
 /* Allocates the array, which the caller frees; sorted by interface, hook, verdict, reason. */
 int steer_counters(struct steer *steer, struct steer_counter **ret_counters, size_t *ret_count)
 	__attribute__((warn_unused_result));
+/* Packets that found the map of counters full. */
+uint64_t steer_counter_overflow(struct steer *steer);
 const char *hf_hook_name(enum hf_hook hook);
 const char *hf_verdict_name(enum hf_verdict verdict);
 const char *hf_reason_name(enum hf_reason reason);

@@ -67,6 +67,27 @@ size_t daemon_links(struct daemon *daemon, struct link_info *ret_links, size_t m
 	return 2;
 }
 
+struct daemon_rate daemon_counter_rate(struct daemon *daemon, const struct steer_counter *counter)
+{
+	return (struct daemon_rate){1.5, 96};
+}
+uint64_t daemon_counter_overflow(struct daemon *daemon)
+{
+	return 0;
+}
+int daemon_maps(struct daemon *daemon, struct steer_map_info **ret_maps, size_t *ret_count)
+{
+	return -EPERM;
+}
+int daemon_map_info(struct daemon *daemon, const char *name, struct steer_map_info *ret_info)
+{
+	return -ENOENT;
+}
+int daemon_map_entries(struct daemon *daemon, const char *name, const char *after, size_t limit,
+		       struct json_object **ret_items, char **ret_next)
+{
+	return -ENOENT;
+}
 int daemon_counters(struct daemon *daemon, struct steer_counter **ret, size_t *ret_count)
 {
 	*ret = calloc(1, sizeof(**ret));
