@@ -44,9 +44,9 @@ struct daemon {
 	struct replay *replay;
 	uv_timer_t sweep; /* the queue's expiry */
 	uv_timer_t
-		changed;  /* something changed in this turn of the loop: acted on once, after it */
+		changed; /* something changed in this turn of the loop: acted on once, after it */
 	struct sampler sampler;
-	unsigned handles; /* and work under way: the daemon outlives both */
+	unsigned handles;	 /* and work under way: the daemon outlives both */
 	struct explain *explain; /* NULL: nobody has asked yet */
 	bool built, links_changed, queue_changed, closing;
 	int app_fd4, app_fd6;
