@@ -101,7 +101,7 @@ def test_a_capture_that_had_no_room_says_that_it_lost_frames(running):
         assert python(running, "cloud", FLOOD) == "sent"
     with pytest.raises(AssertionError, match="the capture lost frames: [1-9]"):
         capture.take()
-    assert capture.close() == []
+    capture.close()  # what the daemon sent meanwhile
 
 
 def test_more_frames_than_the_guard_has_counted_fail_the_check(running):
