@@ -10,6 +10,9 @@ these tests.
 """
 
 import contextlib
+import json
+import pathlib
+import re
 import subprocess
 
 import pytest
@@ -315,3 +318,40 @@ def test_a_rule_behind_ours_is_not_asked(lab4):
         answer = lab4.curl("app", "http://10.98.0.9:8000/", "--max-time", "2")
         assert "hello" not in answer.text, answer
         works(lab4)
+
+
+# --- the page itself ---
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/beside-others.md"
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+
+
+def test_the_rules_that_the_page_shows_are_ones_that_the_kernel_takes(lab4):
+    (rules,) = blocks("iptables")
+    feed(lab4, ["iptables-restore"], rules)
+
+    def chains(text):
+        return sorted(re.findall(r"^-A (\w+)", text, re.M))
+
+    assert chains(rules) and chains(rules) == chains(device(lab4, "iptables-save"))
+    for script in blocks("sh"):
+        feed(lab4, ["sh", "-n"], script)
+
+
+def test_the_configuration_that_the_page_shows_is_one_that_works(lab, running_lab, tmp_path):
+    (text,) = blocks("json")
+    assert json.loads(text)["apps"]["interfaces"] == ["app0"]
+    (tmp_path / "page.json").write_text(text)
+    done = subprocess.run([lab.holdfastd, "--check", "--config", tmp_path / "page.json"],
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_tests_that_the_page_names_are_there():
+    named = re.findall(r"`(test_\w+\.py): (test_\w+)`", PAGE.read_text())
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (PAGE.parents[1] / "tests/lab" / file).read_text(), test
