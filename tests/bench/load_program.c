@@ -1,8 +1,8 @@
 /*
- * One run of `./dev bench steer`: an app's packets are brought to a sink, by whatever SETUP (a
- * shell script, run in the device's namespace) makes, or by steer.
+ * One run of `./dev bench steer`: an app's packets are brought to a sink, by whatever the
+ * shell script on standard input, run in the device's namespace, makes, or by steer.
  *
- *    load_program SETUP KIND SECONDS TARGET [DIRECT]
+ *    load_program KIND SECONDS TARGET [DIRECT]
  *
  * KIND: tcp (connections, one after another on each of two threads; the sink answers and
  * closes), udp or dns (datagrams to port 5000 or 53, as many as go). TARGET: first three numbers of
@@ -13,7 +13,6 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -272,22 +271,19 @@ static void run(void)
 
 int main(int argc, char **argv)
 {
-	char command[PATH_MAX];
-
-	if (argc != 5 && argc != 6)
-		die("usage: load_program SETUP KIND SECONDS TARGET [DIRECT]");
-	kind = argv[2];
-	seconds = atof(argv[3]);
-	target = argv[4];
+	if (argc != 4 && argc != 5)
+		die("usage: load_program KIND SECONDS TARGET [DIRECT] <SETUP");
+	kind = argv[1];
+	seconds = atof(argv[2]);
+	target = argv[3];
 	if ((strcmp(kind, "tcp") && strcmp(kind, "udp") && strcmp(kind, "dns")) || seconds <= 0)
 		die("KIND is tcp, udp or dns; SECONDS a number above 0");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	lab_make();
-	snprintf(command, sizeof(command), "sh -e %s", argv[1]);
-	shell(command);
+	shell("sh -e");
 	start_sink();
-	if (argc == 6)
-		start_steer((unsigned)atoi(argv[5]));
+	if (argc == 5)
+		start_steer((unsigned)atoi(argv[4]));
 	run();
 	if (steer)
 		lab_steer_end();

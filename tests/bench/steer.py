@@ -12,18 +12,21 @@ one mark. Cases: number of rules, none of which fits what the app sends.
 
     connections  TCP, opened, answered and closed, two at a time
     udp, dns     datagrams that came to the sink, sent by one thread as fast as it can
-    -cpu         busy time of the whole machine for each packet on app0, both directions: the
+    *-cpu        busy time of the whole machine for each packet on app0, both directions: the
                  sender's and the sink's share included, which is the same for all
+
+The case "hooks" says how long each program of Holdfast runs for one packet, by its verdict,
+without any traffic (hooks_program.c).
 """
 
 import json
 import subprocess
 import sys
-import tempfile
 
 from _measure import ROOT, Bench
 
 PROGRAM = ROOT / "build/tests/bench/load_program"
+HOOKS = ROOT / "build/tests/bench/hooks_program"
 RULES = (10, 100, 1000)
 TARGET = "203.0.113"  # .1 to .200: nowhere
 LOCAL = "ip rule add fwmark 1 lookup 100\nip route add local default dev lo table 100\n"
@@ -76,12 +79,9 @@ SYSTEMS = {"holdfast": holdfast, "iptables": iptables, "nftables": nftables, "nf
 
 def run(system, rules, kind, seconds):
     """One run; its namespaces end with the process."""
-    with tempfile.NamedTemporaryFile("w", prefix="bench-") as setup:
-        setup.write(SYSTEMS[system](rules))
-        setup.flush()
-        direct = [str(rules)] if system == "holdfast" else []
-        done = subprocess.run([PROGRAM, setup.name, kind, f"{seconds:g}", TARGET, *direct],
-                              capture_output=True, text=True)  # fmt: skip
+    direct = [str(rules)] if system == "holdfast" else []
+    done = subprocess.run([PROGRAM, kind, f"{seconds:g}", TARGET, *direct],
+                          input=SYSTEMS[system](rules), capture_output=True, text=True)  # fmt: skip
     if done.returncode:
         sys.exit(f"{system}, {rules} rules, {kind}: {done.stdout}{done.stderr}")
     found = json.loads(done.stdout)
@@ -102,9 +102,18 @@ def measure(bench, system, rules):
         bench.add(case, f"{kind}-cpu", "us/packet", system, found["busy"] / found["packets"] * 1e6)
 
 
+def measure_hooks(bench):
+    done = subprocess.run([HOOKS], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{HOOKS.name}: {done.stdout}{done.stderr}")
+    for what, spent in json.loads(done.stdout).items():
+        bench.add("hooks", what, "ns/packet", "holdfast", spent)
+
+
 def main():
     bench = Bench("steer", seconds=2)
     for number in range(bench.rounds):
+        measure_hooks(bench)
         for rules in RULES:
             for system in SYSTEMS:
                 measure(bench, system, rules)
