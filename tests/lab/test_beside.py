@@ -15,7 +15,7 @@ import subprocess
 import pytest
 
 from harness import wait_until
-from kernelside import guard, privileged, programs, works
+from kernelside import Moved, guard, privileged, programs, works
 from network import LINKS
 from witness import Bpf
 
@@ -28,6 +28,7 @@ OTHERS = """
 SEC("xdp") int another_xdp(struct xdp_md *ctx) { return XDP_PASS; }
 __u64 seen;
 SEC("tc") int another_tc(struct __sk_buff *skb) { seen++; return -1; /* TC_ACT_UNSPEC */ }
+SEC("tc/ok") int another_ok(struct __sk_buff *skb) { return 0; /* TC_ACT_OK */ }
 SEC("sk_lookup") int another_lookup(struct bpf_sk_lookup *ctx) { return SK_PASS; }
 char _license[] SEC("license") = "GPL";
 """
@@ -131,9 +132,9 @@ def test_another_sk_lookup_program_stands_beside_ours(lab, daemon, others):
         assert device(lab, "bpftool", "link").count("attach_type sk_lookup") >= 2
 
 
-def add_filter(lab, others, link, where, *more):
+def add_filter(lab, others, link, where, *more, section="tc"):
     device(lab, "tc", "filter", "add", "dev", link, where, *more,
-           "bpf", "direct-action", "obj", others, "sec", "tc")  # fmt: skip
+           "bpf", "direct-action", "obj", others, "sec", section)  # fmt: skip
 
 
 def seen_by_filter(lab, link, where):
@@ -169,6 +170,20 @@ def test_tc_filters_of_others_stay_and_run_beside_the_guard(lab, others):
         assert lab.stop_daemon() == 0
         assert not guard(lab, "wifi0")
         assert seen_by_filter(lab, "wifi0", "egress") >= after[1]
+
+
+def test_a_filter_that_says_ok_before_the_guard_takes_the_decision_from_it(lab, others):
+    """The kernel asks the newest of one priority first, and no other after an OK."""
+    lab.start_daemon(fresh=True)
+    with lab.accounts.gap():
+        add_filter(lab, others, "wifi0", "egress", "prio", "1", section="tc/ok")
+        asked = Moved(lab, interface="wifi0", hook="guard")
+        works(lab)
+        assert asked() == 0
+        device(lab, "tc", "filter", "del", "dev", "wifi0", "egress", "prio", "1", "handle", "0x1",
+               "bpf")  # fmt: skip
+    works(lab)
+    assert asked() > 0 and guard(lab, "wifi0")
 
 
 def test_an_ingress_qdisc_in_the_way_of_the_guard_is_said_in_one_line(lab):
