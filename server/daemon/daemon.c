@@ -313,7 +313,12 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	r = build_steer(daemon, ret_error, error_size);
 	if (r < 0)
 		return r;
-	STEP(store_open(loop, config->state_dir, &daemon->store), config->state_dir);
+	r = store_open(loop, config->state_dir, &daemon->store);
+	if (r < 0) {
+		snprintf(ret_error, error_size, "%s: %s", config->state_dir,
+			 r == -EBUSY ? "busy: another holdfastd uses it" : strerror(-r));
+		return r;
+	}
 	STEP(daemon_build_programs(daemon), "programs");
 	STEP(links_new(loop, config, daemon->rtnl, daemon->steer, on_link_changed, daemon,
 		       &daemon->links),

@@ -62,6 +62,46 @@ static int attach_one(struct steer *steer, int ifindex)
 	return bpf_tc_attach(&hook, &opts);
 }
 
+static int release_one(struct rtnl *rtnl, int ifindex)
+{
+	struct bpf_tc_hook hook;
+	struct bpf_tc_opts opts;
+	size_t ingress = 0, egress = 0;
+	int r;
+
+	hook_init(&hook, ifindex, BPF_TC_EGRESS);
+	filter_init(&opts);
+	/* Also false where there is no clsact at all. */
+	if (bpf_tc_query(&hook, &opts) < 0)
+		return 0;
+	filter_init(&opts);
+	r = bpf_tc_detach(&hook, &opts);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	/* The qdisc goes with its last filter, whoever made it. */
+	r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &ingress);
+	if (r == 0)
+		r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+				       &egress);
+	if (r < 0 || ingress || egress)
+		return r;
+	hook_init(&hook, ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
+	return bpf_tc_hook_destroy(&hook);
+}
+
+/* Interfaces that are no links any more, by their name or by the configuration. */
+static void drop_others(struct steer *steer, const struct guarded *now)
+{
+	for (size_t i = 0; i < steer->guarded.count; i++) {
+		int ifindex = steer->guarded.ifindexes[i];
+		const struct rtnl_interface *interface =
+			rtnl_interface_by_index(steer->rtnl, ifindex);
+
+		if (!in_list(now, ifindex) && interface && release_one(steer->rtnl, ifindex) == 0)
+			steer_tell(steer, "filter detached", "%s", interface->name);
+	}
+}
+
 int guard_attach(struct steer *steer, char *error, size_t size)
 {
 	uint32_t wanted_id = program_id(steer->program_fds[OBJECT_GUARD]);
@@ -95,35 +135,9 @@ int guard_attach(struct steer *steer, char *error, size_t size)
 		}
 		now.ifindexes[now.count++] = interface->index;
 	}
+	drop_others(steer, &now);
 	steer->guarded = now;
 	return first;
-}
-
-static int release_one(struct rtnl *rtnl, int ifindex)
-{
-	struct bpf_tc_hook hook;
-	struct bpf_tc_opts opts;
-	size_t ingress = 0, egress = 0;
-	int r;
-
-	hook_init(&hook, ifindex, BPF_TC_EGRESS);
-	filter_init(&opts);
-	/* Also false where there is no clsact at all. */
-	if (bpf_tc_query(&hook, &opts) < 0)
-		return 0;
-	filter_init(&opts);
-	r = bpf_tc_detach(&hook, &opts);
-	if (r < 0 && r != -ENOENT)
-		return r;
-	/* The qdisc goes with its last filter, whoever made it. */
-	r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &ingress);
-	if (r == 0)
-		r = rtnl_count_filters(rtnl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
-				       &egress);
-	if (r < 0 || ingress || egress)
-		return r;
-	hook_init(&hook, ifindex, BPF_TC_INGRESS | BPF_TC_EGRESS);
-	return bpf_tc_hook_destroy(&hook);
 }
 
 int guard_release(struct rtnl *rtnl)

@@ -381,6 +381,7 @@ static void drop_unseen(struct steer *steer)
 		}
 		(void)bpf_link_detach(steer->xdp[i].fd);
 		close(steer->xdp[i].fd);
+		steer_tell(steer, "interface detached", "%s", steer->xdp[i].name);
 		steer->xdp[i] = steer->xdp[--steer->xdp_count];
 	}
 	folder = opendir(steer->folder);

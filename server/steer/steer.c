@@ -86,6 +86,14 @@ __attribute__((format(printf, 2, 0))) static int on_libbpf(enum libbpf_print_lev
 	return 0;
 }
 
+static int lock_failed(int r, char *error, size_t size)
+{
+	if (r == -EBUSY)
+		return steer_fail(error, size, r,
+				  "busy: another holdfastd works in this network namespace");
+	return steer_fail(error, size, r, "the lock in " RUN_FOLDER ": %s", strerror(-r));
+}
+
 /* One daemon for a network namespace; the lock ends with the process. */
 static int take_lock(int *ret_fd)
 {
@@ -265,8 +273,7 @@ int steer_new(uv_loop_t *loop, struct rtnl *rtnl, const struct steer_settings *s
 	}
 	r = take_lock(&steer->lock_fd);
 	if (r < 0) {
-		steer_fail(ret_error, error_size, r, "the lock in " RUN_FOLDER ": %s",
-			   strerror(-r));
+		lock_failed(r, ret_error, error_size);
 		goto fail;
 	}
 	r = programs_folder(steer->folder, sizeof(steer->folder), ret_error, error_size);
@@ -387,8 +394,7 @@ int steer_release(char *ret_error, size_t error_size)
 	libbpf_set_print(on_libbpf);
 	r = take_lock(&lock);
 	if (r < 0)
-		return steer_fail(ret_error, error_size, r, "the lock in " RUN_FOLDER ": %s",
-				  strerror(-r));
+		return lock_failed(r, ret_error, error_size);
 	r = rtnl_new(NULL, &rtnl);
 	if (r < 0) {
 		steer_fail(ret_error, error_size, r, "rtnetlink: %s", strerror(-r));
