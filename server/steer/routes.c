@@ -379,6 +379,14 @@ static void mend_gateways(struct steer *steer)
 	}
 }
 
+/* Then its addresses are not there, and no route may name them as its source. */
+static bool lo_is_down(struct steer *steer)
+{
+	const struct rtnl_interface *lo = rtnl_interface_by_name(steer->rtnl, "lo");
+
+	return lo && !(lo->flags & IFF_UP);
+}
+
 /* Tables before the rules that lead to them. */
 int routes_compare(struct steer *steer, char *error, size_t size)
 {
@@ -398,6 +406,8 @@ int routes_compare(struct steer *steer, char *error, size_t size)
 	routes_done(steer);
 	steer->rules = rules;
 	steer->routes = routes;
+	if (r < 0 && lo_is_down(steer))
+		return steer_fail(error, size, r, "lo is down: ip link set lo up");
 	if (r < 0)
 		return steer_fail(error, size, r, "route: %s", strerror(-r));
 	if (rules_r < 0)

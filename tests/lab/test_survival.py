@@ -194,6 +194,11 @@ def test_a_daemon_in_another_namespace_works_beside_it(daemon, lab):
     works(lab)
 
 
+def test_where_lo_is_down_the_start_says_so(daemon, lab):
+    text = refused(lab, ["unshare", "-n"], other(lab))
+    assert "lo is down: ip link set lo up" in text, text
+
+
 def test_whenever_it_is_killed_the_next_start_works(daemon, lab):
     seed = int(os.environ.get("SURVIVAL_SEED", time.time_ns() % 100000))
     print(f"SURVIVAL_SEED={seed}")
