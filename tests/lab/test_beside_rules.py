@@ -200,6 +200,7 @@ def container(lab, where, address):
         net.run(where, "ip", "route", "add", "default", "via", "172.17.0.1")
         yield
     finally:
+        device(lab, "ip", "link", "del", f"veth-{where}", check=False)
         remove(net.name(where))
 
 
@@ -292,6 +293,8 @@ def vpn(lab):
         with serving(lab, "two", "10.98.0.9", 8000):
             yield
     finally:
+        # First: a namespace ends some time after its removal, and its devices with it.
+        device(lab, "ip", "link", "del", "vpn0", check=False)
         remove(net.name("two"))
 
 
