@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-enum { TCP_PORT = 7081, UDP_PORT = 7082, DNS_PORT = 7053, TARGETS = 200 };
+enum { TCP_PORT = 80, UDP_PORT = 5000, DNS_PORT = 53, TARGETS = 200 };
 
 /* The question "bench.example A": what is not known is the resolver's. */
 static const uint8_t question[] = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
@@ -123,7 +123,7 @@ static void *run_tcp(void *arg)
 {
 	enter(app_ns);
 	for (unsigned i = 0; atomic_load(&going); i++) {
-		struct sockaddr_in to = destination(i, 80);
+		struct sockaddr_in to = destination(i, TCP_PORT);
 
 		if (connect_once(&to))
 			atomic_fetch_add(&connections, 1);
@@ -135,7 +135,7 @@ static void *run_tcp(void *arg)
 
 static void *run_udp(void *arg)
 {
-	uint16_t port = strcmp(kind, "dns") ? 5000 : 53;
+	uint16_t port = strcmp(kind, "dns") ? UDP_PORT : DNS_PORT;
 	int fd;
 
 	enter(app_ns);

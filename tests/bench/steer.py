@@ -2,6 +2,7 @@
 
     app: connections, datagrams ---- app0 device: one small sink behind all of them
 
+    nothing      the app's destinations are the device's own: what all the rest costs
     holdfast     XDP, sk_lookup and the guard; rules are direct networks (connected routes)
     iptables     mangle/PREROUTING TPROXY (iptables-nft), a rule for each destination before it
     nftables     the same in nft's language, a rule for each destination
@@ -30,11 +31,15 @@ HOOKS = ROOT / "build/tests/bench/hooks_program"
 RULES = (10, 100, 1000)
 TARGET = "203.0.113"  # .1 to .200: nowhere
 LOCAL = "ip rule add fwmark 1 lookup 100\nip route add local default dev lo table 100\n"
-PORTS = (("tcp", None, 7081), ("udp", 53, 7053), ("udp", None, 7082))
+PORTS = (("tcp", None, 80), ("udp", 53, 53), ("udp", None, 5000))
 
 
 def networks(count):
     return [f"10.{100 + number // 256}.{number % 256}.0/24" for number in range(count)]
+
+
+def nothing(count):
+    return f"ip route add local {TARGET}.0/24 dev lo\n"
 
 
 def holdfast(count):
@@ -74,7 +79,8 @@ def nft_set(count):
     return nft([direct], ['iifname "app0" ip daddr @direct accept'])
 
 
-SYSTEMS = {"holdfast": holdfast, "iptables": iptables, "nftables": nftables, "nft-set": nft_set}
+SYSTEMS = {"nothing": nothing, "holdfast": holdfast, "iptables": iptables,
+           "nftables": nftables, "nft-set": nft_set}  # fmt: skip
 
 
 def run(system, rules, kind, seconds):
