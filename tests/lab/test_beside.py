@@ -28,7 +28,6 @@ OTHERS = """
 SEC("xdp") int another_xdp(struct xdp_md *ctx) { return XDP_PASS; }
 __u64 seen;
 SEC("tc") int another_tc(struct __sk_buff *skb) { seen++; return -1; /* TC_ACT_UNSPEC */ }
-SEC("tc/ok") int another_ok(struct __sk_buff *skb) { return 0; /* TC_ACT_OK */ }
 SEC("sk_lookup") int another_lookup(struct bpf_sk_lookup *ctx) { return SK_PASS; }
 char _license[] SEC("license") = "GPL";
 """
@@ -44,7 +43,8 @@ def others(tmp_path_factory):
     folder = tmp_path_factory.mktemp("others")
     machine = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True)
     (folder / "others.bpf.c").write_text(OTHERS)
-    subprocess.run(["clang", "-target", "bpf", "-O2", "-g", "-c", "others.bpf.c",
+    (folder / "ok.bpf.c").write_text(OTHERS.replace("return -1", "return 0"))  # TC_ACT_OK
+    subprocess.run(["clang", "-target", "bpf", "-O2", "-g", "-c", "others.bpf.c", "ok.bpf.c",
                     f"-I/usr/include/{machine.stdout.strip()}"], cwd=folder, check=True)  # fmt: skip
     return folder / "others.bpf.o"
 
@@ -132,9 +132,9 @@ def test_another_sk_lookup_program_stands_beside_ours(lab, daemon, others):
         assert device(lab, "bpftool", "link").count("attach_type sk_lookup") >= 2
 
 
-def add_filter(lab, others, link, where, *more, section="tc"):
+def add_filter(lab, others, link, where, *more):
     device(lab, "tc", "filter", "add", "dev", link, where, *more,
-           "bpf", "direct-action", "obj", others, "sec", section)  # fmt: skip
+           "bpf", "direct-action", "obj", others, "sec", "tc")  # fmt: skip
 
 
 def seen_by_filter(lab, link, where):
@@ -176,7 +176,7 @@ def test_a_filter_that_says_ok_before_the_guard_takes_the_decision_from_it(lab, 
     """The kernel asks the newest of one priority first, and no other after an OK."""
     lab.start_daemon(fresh=True)
     with lab.accounts.gap():
-        add_filter(lab, others, "wifi0", "egress", "prio", "1", section="tc/ok")
+        add_filter(lab, others.with_name("ok.bpf.o"), "wifi0", "egress", "prio", "1")
         asked = Moved(lab, interface="wifi0", hook="guard")
         works(lab)
         assert asked() == 0
