@@ -77,11 +77,14 @@ static struct json_object *view_current_program(struct daemon *daemon,
 static struct json_object *view_warnings(struct daemon *daemon)
 {
 	struct json_object *array = json_object_new_array();
+	const char *obstacle = daemon_obstacle(daemon);
 	struct program_warnings warnings;
 
 	daemon_program_warnings(daemon, &warnings);
 	for (size_t i = 0; array && i < warnings.count; i++)
 		json_object_array_add(array, json_object_new_string(warnings.text[i]));
+	if (array && obstacle)
+		json_object_array_add(array, json_object_new_string(obstacle));
 	return array;
 }
 

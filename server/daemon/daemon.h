@@ -50,6 +50,8 @@ struct daemon_rate {
 };
 struct daemon_rate daemon_counter_rate(struct daemon *daemon, const struct steer_counter *counter);
 uint64_t daemon_counter_overflow(struct daemon *daemon);
+/* What keeps steered connections from the proxy, for people; NULL: nothing that is known. */
+const char *daemon_obstacle(const struct daemon *daemon);
 /* As in steer/inspect.h. */
 int daemon_maps(struct daemon *daemon, struct steer_map_info **ret_maps, size_t *ret_count);
 int daemon_map_info(struct daemon *daemon, const char *name, struct steer_map_info *ret_info);

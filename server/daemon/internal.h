@@ -27,6 +27,13 @@ struct sampler {
 	uint64_t asked_until; /* loop ms: somebody looks */
 };
 
+/* obstacle.c */
+struct obstacle {
+	unsigned looks;	 /* that saw something steered and nothing arrive */
+	size_t sessions; /* of the proxy at the last look */
+	bool there;
+};
+
 struct daemon {
 	uv_loop_t *loop;
 	struct config *config;
@@ -46,6 +53,7 @@ struct daemon {
 	uv_timer_t
 		changed; /* something changed in this turn of the loop: acted on once, after it */
 	struct sampler sampler;
+	struct obstacle obstacle;
 	unsigned handles;	 /* and work under way: the daemon outlives both */
 	struct explain *explain; /* NULL: nobody has asked yet */
 	bool built, links_changed, queue_changed, closing;
@@ -76,6 +84,9 @@ void explain_close(struct daemon *daemon);
 /* counters.c */
 void sampler_start(struct daemon *daemon);
 void sampler_done(struct daemon *daemon);
+
+/* obstacle.c: connection packets that steer passed on, and that lookup saw, since the last look */
+void obstacle_look(struct daemon *daemon, uint64_t steered, uint64_t arrived);
 
 /* events.c */
 void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,

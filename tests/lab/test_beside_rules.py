@@ -14,6 +14,7 @@ import json
 import pathlib
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -174,6 +175,19 @@ def test_a_firewall_that_keeps_apps_from_the_device_is_found_by_what_lookup_did_
     steered, given = Moved(lab4, hook="steer", interface="app0"), Moved(lab4, hook="lookup")
     assert connect(lab4, "app", ORIGIN[0], 80) == "timeout"
     assert steered() > 0 and given() == 0
+    waiting = lab4.curl_start("app", f"http://{ORIGIN[0]}/waiting", "--max-time", "20")
+    wait_until("the daemon says so", lambda: lab4.get("/v1/status")["warnings"], timeout=20)
+    (warning,) = lab4.get("/v1/status")["warnings"]
+    assert "INPUT" in warning and warning in lab4.log()
+    waiting.kill()
+
+
+def test_no_obstacle_is_seen_where_connections_come_and_end(lab4):
+    for n in range(8):
+        assert lab4.curl("app", f"http://{ORIGIN[0]}/{n}").status == 200
+        lab4.counters()  # the daemon looks each second
+        time.sleep(0.6)
+    assert lab4.get("/v1/status")["warnings"] == []
 
 
 def test_a_redirect_to_the_proxy_that_was_there_before_comes_first_and_is_to_go(lab4):

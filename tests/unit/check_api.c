@@ -71,6 +71,10 @@ struct daemon_rate daemon_counter_rate(struct daemon *daemon, const struct steer
 {
 	return (struct daemon_rate){1.5, 96};
 }
+const char *daemon_obstacle(const struct daemon *daemon)
+{
+	return NULL;
+}
 uint64_t daemon_counter_overflow(struct daemon *daemon)
 {
 	return 0;
