@@ -29,6 +29,24 @@ enum tell {
 #define TELL_V4 0x0f
 #define TELL_V6 4
 
+/* Connection attempts passed to the proxy. When none of them shows in lookup's counters, somebody
+ * stands in between. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 1);
+} attempts SEC(".maps");
+
+static __always_inline void count_attempt(void)
+{
+	__u32 zero = 0;
+	__u64 *attempt = bpf_map_lookup_elem(&attempts, &zero);
+
+	if (attempt)
+		*attempt += 1;
+}
+
 struct decision {
 	int action; /* XDP_*; XDP_TX with verdict REFUSE: still to be built */
 	__u8 verdict, reason;
@@ -205,6 +223,8 @@ static __always_inline struct decision decide_tcp(const struct packet *p,
 		return REFUSE(PORT, NO_LISTENER);
 	if (internal)
 		return DECIDE(XDP_PASS, STEER, API_APPS);
+	if (is_syn(p))
+		count_attempt();
 	return DECIDE(XDP_PASS, STEER, TCP_PROXY);
 }
 

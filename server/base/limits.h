@@ -58,7 +58,7 @@
 #define SAMPLER_QUICK	   1000	 /* between two looks while somebody asks for rates */
 #define SAMPLER_SLOW	   2000	 /* and otherwise */
 #define SAMPLER_ASKED_TIME 60000 /* after the last question */
-#define OBSTACLE_LOOKS	   3	 /* with packets steered and none arrived, to believe it */
+#define OBSTACLE_LOOKS	   3	 /* with attempts and no arrival, to believe it */
 #define SAMPLER_EVENTS_MAX 10	 /* drops that are told after one look */
 
 /* configuration */

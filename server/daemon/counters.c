@@ -48,7 +48,7 @@ static void take(struct daemon *daemon, struct steer_counter *counters, struct d
 	uint64_t now = uv_hrtime();
 	double seconds = (double)(now - sampler->at) / 1e9;
 	unsigned told = 0, left_out = 0;
-	uint64_t steered = 0, arrived = 0;
+	uint64_t arrived = 0;
 
 	for (size_t i = 0; i < count && sampler->at; i++) {
 		size_t before = find(sampler, &counters[i]);
@@ -60,16 +60,14 @@ static void take(struct daemon *daemon, struct steer_counter *counters, struct d
 
 		rates[i] = (struct daemon_rate){(double)packets / seconds, (double)bytes / seconds};
 		tell_drop(daemon, &counters[i], packets, &told, &left_out);
-		if (counters[i].hook == HF_HOOK_LOOKUP)
+		if (counters[i].hook == HF_HOOK_LOOKUP && counters[i].reason == HF_REASON_TCP_PROXY)
 			arrived += packets;
-		else if (counters[i].reason == HF_REASON_TCP_PROXY)
-			steered += packets;
 	}
 	if (left_out)
 		daemon_event(daemon, EVENT_DROP, "", "%u more kinds of packets were dropped",
 			     left_out);
 	if (sampler->at)
-		obstacle_look(daemon, steered, arrived);
+		obstacle_look(daemon, arrived);
 	free(sampler->counters);
 	free(sampler->rates);
 	sampler->counters = counters;

@@ -44,7 +44,7 @@ struct config *daemon_config(struct daemon *daemon); /* borrowed */
 
 size_t daemon_links(struct daemon *daemon, struct link_info *ret_links, size_t max);
 int daemon_counters(struct daemon *daemon, struct steer_counter **ret, size_t *ret_count);
-/* Each second, over the last 1 s to 5 s; whoever asks makes it 1 s for a minute. */
+/* Each second, over the last 1 s or 2 s; whoever asks makes it 1 s for a minute. */
 struct daemon_rate {
 	double packets, bytes;
 };

@@ -29,8 +29,8 @@ struct sampler {
 
 /* obstacle.c */
 struct obstacle {
-	unsigned looks;	 /* that saw something steered and nothing arrive */
-	size_t sessions; /* of the proxy at the last look */
+	unsigned looks;	   /* that saw attempts and nothing arrive */
+	uint64_t attempts; /* at the last look */
 	bool there;
 };
 
@@ -85,8 +85,8 @@ void explain_close(struct daemon *daemon);
 void sampler_start(struct daemon *daemon);
 void sampler_done(struct daemon *daemon);
 
-/* obstacle.c: connection packets that steer passed on, and that lookup saw, since the last look */
-void obstacle_look(struct daemon *daemon, uint64_t steered, uint64_t arrived);
+/* obstacle.c: arrived: connections that lookup gave to the proxy since the last look */
+void obstacle_look(struct daemon *daemon, uint64_t arrived);
 
 /* events.c */
 void daemon_event(struct daemon *daemon, enum daemon_event_type type, const char *subject,

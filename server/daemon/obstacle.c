@@ -1,8 +1,7 @@
 /*
- * Something between XDP and the sockets, as netfilter's INPUT hook is: packets are steered, no
- * look-up sees them, and the app waits. Found by what is counted: connection attempts come again
- * by themselves (after 1, 2, 4 s), so a few looks at the counters tell it from the last packets
- * of a connection that has ended.
+ * Something between XDP and the sockets, as netfilter's INPUT hook is: connection attempts are
+ * steered, no look-up sees them, and the app waits. Attempts come again by themselves (after 1,
+ * 2, 4 s), so a few looks at the counters tell.
  */
 #include "daemon/internal.h"
 
@@ -28,18 +27,16 @@ static void set(struct daemon *daemon, bool there)
 		     there ? TEXT : "steered connections arrive again");
 }
 
-void obstacle_look(struct daemon *daemon, uint64_t steered, uint64_t arrived)
+void obstacle_look(struct daemon *daemon, uint64_t arrived)
 {
 	struct obstacle *obstacle = &daemon->obstacle;
-	struct proxy_statistics proxy;
-	bool busy;
+	uint64_t attempts = steer_attempts(daemon->steer);
+	bool tried = attempts > obstacle->attempts;
 
-	proxy_statistics(daemon->proxy, &proxy);
-	busy = proxy.sessions || obstacle->sessions;
-	obstacle->sessions = proxy.sessions;
-	if (arrived || busy)
+	obstacle->attempts = attempts;
+	if (arrived)
 		set(daemon, false);
-	else if (steered && ++obstacle->looks >= OBSTACLE_LOOKS)
+	else if (tried && ++obstacle->looks >= OBSTACLE_LOOKS)
 		set(daemon, true);
 }
 

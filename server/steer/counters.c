@@ -89,10 +89,11 @@ out:
 	return r;
 }
 
-uint64_t steer_counter_overflow(struct steer *steer)
+/* The one number of a per-CPU array of the built-in steer program. */
+static uint64_t sum_of(struct steer *steer, const char *name)
 {
 	int cpus = libbpf_num_possible_cpus();
-	int map = bpf_object__find_map_fd_by_name(steer->objects[OBJECT_STEER], "counter_overflow");
+	int map = bpf_object__find_map_fd_by_name(steer->objects[OBJECT_STEER], name);
 	__u64 *each = cpus > 0 ? calloc((size_t)cpus, sizeof(*each)) : NULL, sum = 0;
 	__u32 zero = 0;
 
@@ -101,4 +102,14 @@ uint64_t steer_counter_overflow(struct steer *steer)
 			sum += each[i];
 	free(each);
 	return sum;
+}
+
+uint64_t steer_counter_overflow(struct steer *steer)
+{
+	return sum_of(steer, "counter_overflow");
+}
+
+uint64_t steer_attempts(struct steer *steer)
+{
+	return sum_of(steer, "attempts");
 }

@@ -143,6 +143,8 @@ struct steer_counter {
 /* Allocates the array, which the caller frees; sorted by interface, hook, verdict, reason. */
 int steer_counters(struct steer *steer, struct steer_counter **ret_counters, size_t *ret_count)
 	__attribute__((warn_unused_result));
+/* Connection attempts that the built-in program has passed to the proxy since the start. */
+uint64_t steer_attempts(struct steer *steer);
 /* Packets that found the map of counters full. */
 uint64_t steer_counter_overflow(struct steer *steer);
 const char *hf_hook_name(enum hf_hook hook);
