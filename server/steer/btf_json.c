@@ -227,6 +227,25 @@ static struct json_object *composite(struct decoder *d, const struct btf_type *t
 	return object;
 }
 
+/* The variables of a program: .rodata, .data, .bss. */
+static struct json_object *section(struct decoder *d, const struct btf_type *type,
+				   const uint8_t *bytes, size_t size)
+{
+	const struct btf_var_secinfo *info = btf_var_secinfos(type);
+	struct json_object *object = json_object_new_object();
+
+	for (unsigned i = 0; object && i < btf_vlen(type); i++) {
+		const struct btf_type *var = btf__type_by_id(d->btf, info[i].type);
+
+		if (!var || !btf_is_var(var) || info[i].offset > size ||
+		    info[i].size > size - info[i].offset)
+			continue;
+		json_object_object_add(object, name_of(d->btf, var),
+				       decode(d, var->type, bytes + info[i].offset, info[i].size));
+	}
+	return object;
+}
+
 static struct json_object *decode(struct decoder *d, uint32_t id, const uint8_t *bytes, size_t size)
 {
 	const struct btf_type *type = id && d->btf ? strip(d->btf, id) : NULL;
@@ -249,8 +268,10 @@ static struct json_object *decode(struct decoder *d, uint32_t id, const uint8_t 
 		break;
 	case BTF_KIND_STRUCT:
 	case BTF_KIND_UNION:
-	case BTF_KIND_DATASEC:
 		value = composite(d, type, bytes, size);
+		break;
+	case BTF_KIND_DATASEC:
+		value = section(d, type, bytes, size);
 		break;
 	default:
 		value = hex(bytes, size);

@@ -128,7 +128,8 @@ void programs_set_frags(struct bpf_object *object, struct bpf_program *program, 
 static int load_object(struct steer *steer, enum steer_hook_object which, bool without_frags,
 		       struct bpf_object **ret_object)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = steer->folder);
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = steer->folder,
+		    .object_name = hf_hook_name((enum hf_hook)which));
 	size_t size;
 	const void *elf = programs_elf(which, &size);
 	struct bpf_object *object = bpf_object__open_mem(elf, size, &opts);

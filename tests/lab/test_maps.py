@@ -62,6 +62,16 @@ def test_entries_are_decoded_by_their_types(running_lab):
     assert sorted(roles) == [0, 1, 2, 2]  # app0, lo, two links
 
 
+def test_every_map_can_be_read_and_the_programs_constants_too(running_lab):
+    lab = running_lab
+    for item in lab.get("/v1/maps")["items"]:
+        assert lab.get(f"/v1/maps/{item['name']}?limit=3")["name"] == item["name"]
+    names = [item["name"] for item in lab.get("/v1/maps")["items"]]
+    (frags,) = [name for name in names if name.endswith(".rodata.frags")]
+    (item,) = lab.get(f"/v1/maps/{frags}")["items"]
+    assert item["value"] == {"has_frags": 1}
+
+
 def test_a_name_that_the_kernel_answers_is_readable(running_lab):
     lab = running_lab
     assert lab.dig("app", "origin.example") == [ORIGIN[0]]
