@@ -243,6 +243,25 @@ static unsigned long long packet_count(void)
 	die("app0 is not in /proc/thread-self/net/dev");
 }
 
+/* Nanoseconds of a run of that hook's program, by the kernel's statistics since they are kept;
+ * 0: none are. */
+static double run_time(const char *hook)
+{
+	struct steer_program_info *programs;
+	double count = 0, ns = 0;
+	size_t n;
+
+	if (!steer || steer_programs(steer, &programs, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n && !count; i++)
+		if (!strcmp(programs[i].hook, hook)) {
+			count = (double)programs[i].run_count;
+			ns = (double)programs[i].run_time_ns;
+		}
+	free(programs);
+	return count ? ns / count : 0;
+}
+
 static void run(void)
 {
 	bool tcp = !strcmp(kind, "tcp");
@@ -264,15 +283,19 @@ static void run(void)
 	packets = packet_count() - packets;
 	got = atomic_load(&received);
 	printf("{\"seconds\": %f, \"connections\": %ju, \"sent\": %ju, \"received\": %ju, "
-	       "\"failed\": %ju, \"packets\": %llu, \"busy\": %f}\n",
+	       "\"failed\": %ju, \"packets\": %llu, \"busy\": %f, \"steer_ns\": %f, "
+	       "\"lookup_ns\": %f}\n",
 	       seconds, (uintmax_t)atomic_load(&connections), (uintmax_t)atomic_load(&sent),
-	       (uintmax_t)got, (uintmax_t)atomic_load(&failed), packets, busy);
+	       (uintmax_t)got, (uintmax_t)atomic_load(&failed), packets, busy, run_time("steer"),
+	       run_time("lookup"));
 }
 
 int main(int argc, char **argv)
 {
-	if (argc != 4 && argc != 5)
-		die("usage: load_program KIND SECONDS TARGET [DIRECT] <SETUP");
+	bool timed = argc == 6 && !strcmp(argv[5], "timed"); /* which costs some time itself */
+
+	if (argc != 4 && argc != 5 && !timed)
+		die("usage: load_program KIND SECONDS TARGET [DIRECT [timed]] <SETUP");
 	kind = argv[1];
 	seconds = atof(argv[2]);
 	target = argv[3];
@@ -282,8 +305,10 @@ int main(int argc, char **argv)
 	lab_make();
 	shell("sh -e");
 	start_sink();
-	if (argc == 5)
+	if (argc >= 5)
 		start_steer((unsigned)atoi(argv[4]));
+	if (timed && bpf_enable_stats(BPF_STATS_RUN_TIME) < 0) /* until the process ends */
+		die("the kernel keeps no run time statistics");
 	run();
 	if (steer)
 		lab_steer_end();

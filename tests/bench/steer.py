@@ -17,7 +17,8 @@ one mark. Cases: number of rules, none of which fits what the app sends.
                  sender's and the sink's share included, which is the same for all
 
 The case "hooks" says how long each program of Holdfast runs for one packet, by its verdict,
-without any traffic (hooks_program.c).
+without any traffic (hooks_program.c). The case "loaded" is the kernel's own run time statistics
+under the same load as above, in runs of their own, since keeping them costs some time.
 """
 
 import json
@@ -83,9 +84,9 @@ SYSTEMS = {"nothing": nothing, "holdfast": holdfast, "iptables": iptables,
            "nftables": nftables, "nft-set": nft_set}  # fmt: skip
 
 
-def run(system, rules, kind, seconds):
+def run(system, rules, kind, seconds, *timed):
     """One run; its namespaces end with the process."""
-    direct = [str(rules)] if system == "holdfast" else []
+    direct = [str(rules), *timed] if system == "holdfast" else []
     done = subprocess.run([PROGRAM, kind, f"{seconds:g}", TARGET, *direct],
                           input=SYSTEMS[system](rules), capture_output=True, text=True)  # fmt: skip
     if done.returncode:
@@ -116,10 +117,18 @@ def measure_hooks(bench):
         bench.add("hooks", what, "ns/packet", "holdfast", spent)
 
 
+def measure_loaded(bench):
+    for kind in ("tcp", "udp", "dns"):
+        found = run("holdfast", 100, kind, bench.seconds, "timed")
+        for hook in ("steer", "lookup"):
+            bench.add("loaded", f"{hook}: {kind}", "ns/packet", "holdfast", found[f"{hook}_ns"])
+
+
 def main():
     bench = Bench("steer", seconds=2)
     for number in range(bench.rounds):
         measure_hooks(bench)
+        measure_loaded(bench)
         for rules in RULES:
             for system in SYSTEMS:
                 measure(bench, system, rules)
