@@ -117,6 +117,11 @@
 #define STORE_BATCH_MAX 256
 #define STORE_CHECK_MAX (16 << 20) /* a file up to this size is checked whole after a crash */
 
+/* spool */
+#define SPOOL_MEMORY (64 << 10)	 /* a longer body goes to a file */
+#define SPOOL_PIECE  (64 << 10)	 /* read and written at once */
+#define SPOOL_BEHIND (256 << 10) /* waiting for the disk before the source is stopped */
+
 /* queue */
 #define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */
 #define QUEUE_DISK_SPARE   (8 << 20) /* left free by new rows, for results and the log */

@@ -54,6 +54,14 @@ struct exchange_ops {
 	void (*on_answer)(void *arg, const struct exchange_answer *answer);
 	/* More of the request's body is wanted. */
 	void (*on_drain)(void *arg);
+	/* A 1xx before the response: the origin's, or 100 of our own when the body is wanted. */
+	void (*on_interim)(void *arg, const struct http_head *head);
+	/* The trailers of a chunked response, before on_end. */
+	void (*on_trailers)(void *arg, const struct http_head *trailers);
+	/* 101: from here on the app's connection and this one are a tunnel over `link`. The conn is
+	 * the callee's, the exchange is over. */
+	void (*on_upgrade)(void *arg, const struct http_head *head, struct conn *conn,
+			   struct link *link, const uint8_t *rest, size_t len);
 };
 
 /* Everything is borrowed until the exchange is freed. */

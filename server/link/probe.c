@@ -137,7 +137,8 @@ static int on_end(void *arg)
 	return 0;
 }
 
-static const struct http_parser_ops parser_ops = {on_head, on_body, on_end};
+static const struct http_parser_ops parser_ops = {
+	.on_head = on_head, .on_body = on_body, .on_end = on_end};
 
 static void close_conn(struct probe *probe)
 {

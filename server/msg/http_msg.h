@@ -90,6 +90,9 @@ struct http_parser_ops {
 		       struct http_head *head); /* the parser's head: copy what is kept */
 	int (*on_body)(void *arg, const uint8_t *data, size_t len);
 	int (*on_end)(void *arg); /* message complete; feeding stops here, see ret_consumed */
+	/* The trailer fields of a chunked body, before on_end; only their fields are filled, those
+	 * that may not be a trailer (RFC 9110, 6.5.1) are left out. NULL: not wanted. */
+	int (*on_trailers)(void *arg, const struct http_head *trailers);
 };
 int http_parser_new(enum http_kind kind, const struct http_parser_ops *ops, void *arg,
 		    struct http_parser **ret_parser) __attribute__((warn_unused_result));

@@ -500,8 +500,8 @@ static void conn_on_error(void *arg, int error)
 
 void http_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len)
 {
-	static const struct http_parser_ops parser_ops = {parser_on_head, parser_on_body,
-							  parser_on_end};
+	static const struct http_parser_ops parser_ops = {
+		.on_head = parser_on_head, .on_body = parser_on_body, .on_end = parser_on_end};
 	static const struct conn_ops ops = {.on_data = conn_on_data,
 					    .on_eof = conn_on_eof,
 					    .on_drain = conn_on_drain,

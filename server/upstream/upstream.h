@@ -28,6 +28,10 @@ struct upstream_target {
 	const char *host; /* used when address is NULL; borrowed for the call */
 	const struct ip *address;
 	uint16_t port;
+	/* TLS to the origin, which must prove that it is `server_name` (a name, or an address as
+	 * text; borrowed for the call). NULL: plain TCP. */
+	const char *server_name;
+	const struct rule_policy *policy; /* with server_name: its trust and client certificate */
 };
 
 /* How far a request came when it failed: may it be sent again elsewhere? */
@@ -38,7 +42,7 @@ enum upstream_stage {
 };
 
 struct upstream_ops {
-	/* The response's head; 1xx are not shown but for 101. Borrowed. */
+	/* The final response's head. Borrowed. */
 	void (*on_head)(void *arg, const struct http_head *head);
 	void (*on_body)(void *arg, const uint8_t *data, size_t len);
 	/* The response is complete; the request object is gone after this call. */
@@ -49,6 +53,15 @@ struct upstream_ops {
 	/* More of a streamed body may be written: once when the connection stands, then after
 	 * upstream_is_full. NULL when the body was given whole. */
 	void (*on_drain)(void *arg);
+	/* A 1xx before it, but for 101. NULL: not wanted. */
+	void (*on_interim)(void *arg, const struct http_head *head);
+	/* The trailers of a chunked response, before on_end. NULL: not wanted. */
+	void (*on_trailers)(void *arg, const struct http_head *trailers);
+	/* 101: the connection is no longer HTTP and now the callee's, with what was read beyond the
+	 * head; the request object is gone after this call. NULL: an upgrade is a failure
+	 * (-EPROTO). Asked for with the head's Upgrade field, see upstream_send. */
+	void (*on_upgrade)(void *arg, const struct http_head *head, struct conn *conn,
+			   struct link *link, const uint8_t *rest, size_t len);
 };
 
 /* head: the request to send, hop-by-hop fields are left out and `extra` lines added; it is

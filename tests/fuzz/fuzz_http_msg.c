@@ -36,7 +36,8 @@ static int on_end(void *arg)
 
 static void feed(enum http_kind kind, const uint8_t *data, size_t len, size_t step)
 {
-	static const struct http_parser_ops ops = {on_head, on_body, on_end};
+	static const struct http_parser_ops ops = {
+		.on_head = on_head, .on_body = on_body, .on_end = on_end};
 	struct http_parser *parser;
 	size_t used;
 

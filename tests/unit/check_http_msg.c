@@ -42,7 +42,8 @@ static int on_end(void *arg)
 	return 0;
 }
 
-static const struct http_parser_ops ops = {on_head, on_body, on_end};
+static const struct http_parser_ops ops = {
+	.on_head = on_head, .on_body = on_body, .on_end = on_end};
 
 static int feed_all(struct http_parser *parser, const char *text, size_t len, size_t step)
 {
@@ -214,7 +215,8 @@ START_TEST(hop_by_hop_fields_are_left_out_when_a_head_is_written)
 				   "Upgrade: h2c\r\nEmpty:\r\n\r\n";
 	static const char want[] = "GET /p HTTP/1.1\r\nHost: a\r\nX-Keep: v\r\nEmpty: \r\n"
 				   "Via: 1.1 holdfast\r\n\r\n";
-	struct http_parser_ops write_ops = {write_on_head, ignore_body, ignore_end};
+	struct http_parser_ops write_ops = {
+		.on_head = write_on_head, .on_body = ignore_body, .on_end = ignore_end};
 	struct http_parser *parser;
 	struct buf out;
 	size_t used;
