@@ -113,9 +113,10 @@
 #define DNS_SOURCES_MAX	    1024 /* that new names are counted for; then the oldest goes */
 
 /* store */
-#define STORE_JOBS_MAX	4096
-#define STORE_BATCH_MAX 256
-#define STORE_CHECK_MAX (16 << 20) /* a file up to this size is checked whole after a crash */
+#define STORE_JOBS_MAX	     4096
+#define STORE_BATCH_MAX	     256
+#define STORE_STATEMENTS_MAX 256	/* prepared ones that are kept */
+#define STORE_CHECK_MAX	     (16 << 20) /* a file up to this size is checked whole after a crash */
 
 /* spool */
 #define SPOOL_MEMORY (64 << 10)	 /* a longer body goes to a file */

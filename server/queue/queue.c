@@ -286,7 +286,7 @@ static int take_back(sqlite3 *db)
 	       1) {
 		int64_t seq = sqlite3_column_int64(stmt, 0);
 
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 		e = sql_run(db, "UPDATE requests SET state = 1, next_attempt = 0 WHERE seq = ?",
 			    "i", seq);
 		if (e == 0)
@@ -308,7 +308,7 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	if (r <= 0)
 		return r;
 	op->last_seq = sqlite3_column_int64(stmt, 0);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	r = sql_row(db, &stmt,
 		    "SELECT state, count(*), sum(owes), sum(bytes) FROM requests GROUP BY state",
 		    "");
@@ -326,7 +326,7 @@ static int run_start(struct store_job *job, sqlite3 *db)
 		op->delta.bytes += sqlite3_column_int64(stmt, 3);
 		r = sql_next(stmt);
 	} while (r == 1);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return r;
 }
 

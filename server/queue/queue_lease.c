@@ -77,7 +77,7 @@ int expire_rows(struct op *op, sqlite3 *db, int64_t now)
 		if (r <= 0)
 			return r;
 		snprintf(id, sizeof(id), "%s", (const char *)sqlite3_column_text(stmt, 0));
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 		r = expire_one(op, db, id, now);
 		if (r < 0)
 			return r;
@@ -108,14 +108,14 @@ static int find_due(struct op *op, sqlite3 *db)
 		return r;
 	if (r == 1) {
 		snprintf(op->id, sizeof(op->id), "%s", (const char *)sqlite3_column_text(stmt, 0));
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 		return 0;
 	}
 	r = sql_row(db, &stmt, "SELECT min(r.next_attempt)" LEASABLE, "");
 	if (r == 1) {
 		op->next_due = sqlite3_column_int64(stmt, 0);
 		op->has_next_due = true;
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 	}
 	return r < 0 ? r : 0;
 }
@@ -190,7 +190,7 @@ static int drop_response(struct op *op, sqlite3 *db, const struct brief *row)
 	if (r <= 0)
 		return r;
 	bytes = sqlite3_column_int64(stmt, 0);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	op->delta.bytes -= bytes;
 	r = sql_run(db, "DELETE FROM request_responses WHERE seq = ?", "i", row->seq);
 	if (r == 0)
@@ -509,7 +509,7 @@ static int purge_rows(struct op *op, sqlite3 *db)
 		if (r <= 0)
 			return r;
 		snprintf(id, sizeof(id), "%s", (const char *)sqlite3_column_text(stmt, 0));
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 		r = brief_read(db, id, &row);
 		if (r == 0)
 			r = remove_row(op, db, &row, "no longer kept");

@@ -137,7 +137,7 @@ static int match_by_key(struct op *op, sqlite3 *db)
 	if (op->body_hash && (sqlite3_column_bytes(stmt, 2) != 32 ||
 			      memcmp(sqlite3_column_blob(stmt, 2), op->body_hash, 32) != 0))
 		op->match.kind = MATCH_KEY_CONFLICT;
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return 0;
 }
 
@@ -152,7 +152,7 @@ static int match_by_hash(struct op *op, sqlite3 *db)
 	if (r <= 0)
 		return r;
 	match_take(op, stmt);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return 0;
 }
 
@@ -177,7 +177,7 @@ static int run_match(struct store_job *job, sqlite3 *db)
 		return r;
 	op->match.behind = r == 1;
 	if (r == 1)
-		sqlite3_finalize(stmt);
+		sql_end(stmt);
 	return 0;
 }
 

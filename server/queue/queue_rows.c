@@ -68,7 +68,7 @@ static int read_pair(sqlite3 *db, const char *sql, int64_t seq, uint8_t **ret_a,
 	r = sql_blob(stmt, 0, ret_a, ret_a_len);
 	if (r == 0)
 		r = sql_blob(stmt, 1, ret_b, ret_b_len);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return r;
 }
 
@@ -104,7 +104,7 @@ static int read_events(sqlite3 *db, int64_t seq, struct queue_row *row)
 			 (const char *)sqlite3_column_text(stmt, 1));
 		r = sql_next(stmt);
 	}
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return r < 0 ? r : 0;
 }
 
@@ -119,7 +119,7 @@ int row_read(sqlite3 *db, const char *id, bool bodies, bool events, struct queue
 		return r < 0 ? r : -ENOENT;
 	seq = sqlite3_column_int64(stmt, 0);
 	r = row_from(stmt, &row);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	if (r == 0 && bodies)
 		r = read_bodies(db, seq, row);
 	if (r == 0 && events)
@@ -153,7 +153,7 @@ int brief_read(sqlite3 *db, const char *id, struct brief *ret_brief)
 		.attempts = (uint32_t)sqlite3_column_int64(stmt, 7),
 	};
 	snprintf(ret_brief->id, sizeof(ret_brief->id), "%s", id);
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return 0;
 }
 
@@ -236,7 +236,7 @@ static int run_list(struct store_job *job, sqlite3 *db)
 		op->row_count++;
 		r = sql_next(stmt);
 	}
-	sqlite3_finalize(stmt);
+	sql_end(stmt);
 	return r;
 }
 

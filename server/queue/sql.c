@@ -1,5 +1,6 @@
 #include "queue/sql.h"
 
+#include "store/statements.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -34,13 +35,13 @@ static int prepare(sqlite3 *db, sqlite3_stmt **ret_stmt, const char *sql, const 
 		   va_list args)
 {
 	sqlite3_stmt *stmt;
-	int r = store_errno(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL));
+	int r = statement_take(db, sql, &stmt);
 
 	if (r < 0)
 		return r;
 	r = bind_all(stmt, types, args);
 	if (r < 0) {
-		sqlite3_finalize(stmt);
+		statement_give(stmt);
 		return r;
 	}
 	*ret_stmt = stmt;
@@ -69,7 +70,7 @@ int sql_row(sqlite3 *db, sqlite3_stmt **ret_stmt, const char *sql, const char *t
 	if (r == 1)
 		*ret_stmt = stmt;
 	else
-		sqlite3_finalize(stmt);
+		statement_give(stmt);
 	return r;
 }
 
@@ -87,7 +88,7 @@ int sql_run(sqlite3 *db, const char *sql, const char *types, ...)
 	do
 		r = sql_next(stmt);
 	while (r == 1);
-	sqlite3_finalize(stmt);
+	statement_give(stmt);
 	return r;
 }
 
@@ -114,4 +115,9 @@ int sql_blob(sqlite3_stmt *stmt, int column, uint8_t **ret_bytes, size_t *ret_le
 	memcpy(*ret_bytes, bytes, len);
 	*ret_len = len;
 	return 0;
+}
+
+void sql_end(sqlite3_stmt *stmt)
+{
+	statement_give(stmt);
 }

@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "store/statements.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -222,6 +223,7 @@ out:
 
 void database_close(sqlite3 *db)
 {
+	statements_free(db);
 	if (sqlite3_close(db) != SQLITE_OK) {
 		log_error("store", "a statement was left open: %s", sqlite3_errmsg(db));
 		sqlite3_close_v2(db);

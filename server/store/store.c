@@ -3,6 +3,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "store/database.h"
+#include "store/statements.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -100,7 +101,7 @@ static int execute(struct store *store, const char *sql)
  * full disk or an I/O error; *ret_lost then says that the batch is gone. */
 static void run_in_savepoint(struct store *store, struct store_job *job, bool *ret_lost)
 {
-	job->status = execute(store, "SAVEPOINT job");
+	job->status = statement_run(store->db, "SAVEPOINT job");
 	if (job->status == 0) {
 		job->status = job->run(job, store->db);
 		if (sqlite3_get_autocommit(store->db)) {
@@ -108,8 +109,8 @@ static void run_in_savepoint(struct store *store, struct store_job *job, bool *r
 			return;
 		}
 		if (job->status < 0)
-			execute(store, "ROLLBACK TO job");
-		if (execute(store, "RELEASE job") < 0)
+			*ret_lost |= statement_run(store->db, "ROLLBACK TO job") < 0;
+		if (statement_run(store->db, "RELEASE job") < 0)
 			*ret_lost = true;
 	} else {
 		*ret_lost = true;
@@ -119,7 +120,7 @@ static void run_in_savepoint(struct store *store, struct store_job *job, bool *r
 static int run_writers(struct store *store)
 {
 	bool lost = false;
-	int error = execute(store, "BEGIN IMMEDIATE");
+	int error = statement_run(store->db, "BEGIN IMMEDIATE");
 
 	for (struct store_job *job = store->batch.first; job; job = job->next) {
 		if (job->read_only) {
@@ -131,7 +132,7 @@ static int run_writers(struct store *store)
 		}
 	}
 	if (error == 0)
-		error = execute(store, "COMMIT");
+		error = statement_run(store->db, "COMMIT");
 	if (error < 0 && !sqlite3_get_autocommit(store->db))
 		execute(store, "ROLLBACK");
 	return error;
@@ -159,19 +160,23 @@ static void run_batch(struct store *store)
 	store->batch_error = error;
 }
 
-static uint64_t database_bytes(sqlite3 *db)
+static int64_t pragma_value(sqlite3 *db, const char *sql)
 {
-	static const char sql[] =
-		"SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
 	sqlite3_stmt *stmt;
-	uint64_t bytes = 0;
+	int64_t value = 0;
 
-	if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
+	if (statement_take(db, sql, &stmt) < 0)
 		return 0;
 	if (sqlite3_step(stmt) == SQLITE_ROW)
-		bytes = (uint64_t)sqlite3_column_int64(stmt, 0);
-	sqlite3_finalize(stmt);
-	return bytes;
+		value = sqlite3_column_int64(stmt, 0);
+	statement_give(stmt);
+	return value;
+}
+
+static uint64_t database_bytes(sqlite3 *db)
+{
+	return (uint64_t)(pragma_value(db, "PRAGMA page_count") *
+			  pragma_value(db, "PRAGMA page_size"));
 }
 
 /* On the loop, when the worker has given the database back. */

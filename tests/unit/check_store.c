@@ -1,5 +1,6 @@
 /* links: hf_store */
 #include "base/limits.h"
+#include "store/statements.h"
 #include "store/store.h"
 
 #include <check.h>
@@ -171,6 +172,53 @@ START_TEST(a_second_process_is_kept_out)
 	open_store();
 	ck_assert_int_eq(store_open(&loop, dir, &second), -EBUSY);
 	ck_assert_ptr_null(second);
+	close_store();
+}
+END_TEST
+
+/* Twice the same text, one of them in use; then another text at the same address; then more
+ * texts than there is room for. */
+static int run_statements(struct store_job *base, sqlite3 *db)
+{
+	static char texts[STORE_STATEMENTS_MAX + 10][48];
+	sqlite3_stmt *a, *b, *c;
+	char sql[64] = "SELECT 7 UNION SELECT 8";
+
+	(void)base;
+	ck_assert_int_eq(statement_take(db, sql, &a), 0);
+	ck_assert_int_eq(sqlite3_step(a), SQLITE_ROW);
+	ck_assert_int_eq(statement_take(db, sql, &b), 0);
+	ck_assert_ptr_ne(a, b);
+	ck_assert_int_eq(sqlite3_step(b), SQLITE_ROW);
+	statement_give(a);
+	ck_assert_int_eq(sqlite3_column_int(b, 0), 7);
+	ck_assert_int_eq(statement_take(db, sql, &c), 0);
+	ck_assert_ptr_eq(a, c);
+	statement_give(b);
+	strcpy(sql, "SELECT 9");
+	ck_assert_int_eq(statement_take(db, sql, &a), 0);
+	ck_assert_int_eq(sqlite3_step(a), SQLITE_ROW);
+	ck_assert_int_eq(sqlite3_column_int(a, 0), 9);
+	statement_give(a);
+	ck_assert_int_eq(statement_run(db, "no such thing"), -EINVAL);
+	for (size_t i = 0; i < STORE_STATEMENTS_MAX + 10; i++) {
+		snprintf(texts[i], sizeof(texts[i]), "INSERT INTO t VALUES (%zu, NULL)", i);
+		ck_assert_int_eq(statement_run(db, texts[i]), 0);
+	}
+	return 0;
+}
+
+START_TEST(statements_are_kept_and_never_shared)
+{
+	struct job job = {.job = {.run = run_statements, .done = on_done}};
+	int64_t rows = 0;
+
+	open_store();
+	ck_assert_int_eq(store_submit(store, &job.job), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(job.result, 0);
+	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &rows), 0);
+	ck_assert_int_eq(rows, STORE_STATEMENTS_MAX + 10);
 	close_store();
 }
 END_TEST
@@ -466,6 +514,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, a_new_store_is_private_durable_and_marked);
 	tcase_add_test(tc, a_second_process_is_kept_out);
+	tcase_add_test(tc, statements_are_kept_and_never_shared);
 	tcase_add_test(tc, jobs_run_in_order_and_many_share_one_commit);
 	tcase_add_test(tc, a_failing_job_is_rolled_back_alone);
 	tcase_add_test(tc, lookups_alone_need_no_commit);
