@@ -119,9 +119,13 @@
 #define STORE_CHECK_MAX	     (16 << 20) /* a file up to this size is checked whole after a crash */
 
 /* spool */
-#define SPOOL_MEMORY (64 << 10)	 /* a longer body goes to a file */
-#define SPOOL_PIECE  (64 << 10)	 /* read and written at once */
-#define SPOOL_BEHIND (256 << 10) /* waiting for the disk before the source is stopped */
+#define SPOOL_MEMORY	  (64 << 10)  /* a longer body goes to a file */
+#define SPOOL_PIECE	  (64 << 10)  /* read and written at once */
+#define SPOOL_BEHIND	  (256 << 10) /* waiting for the disk before the source is stopped */
+#define SPOOL_BEHIND_ALL  (16 << 20)  /* of all bodies; above it a source stops after one piece */
+#define SPOOL_WAITING_MAX (2 << 20)   /* of a source that does not stop when it is told to */
+#define SPOOL_MEMORY_ALL  (32 << 20)  /* bodies in memory; above it short ones go to files too */
+#define SPOOL_DISK_SPARE  (12 << 20)  /* left free by bodies on their way, for the queue */
 
 /* queue */
 #define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */

@@ -4,11 +4,16 @@
  * process.
  *
  * Written once, from its beginning to its end, then read as often as one likes, on the loop or on
- * a worker. Counted references: an exchange, a job of the queue and a replay may share one. Its
- * owner decides whether what is in it becomes durable (queue); a spool alone is not.
+ * a worker. Counted references, which are taken and put on the loop alone: an exchange, a job of
+ * the queue and a replay may share one. Its owner decides whether what is in it becomes durable
+ * (queue); a spool alone is not.
  *
  *   filling --spool_end--> whole
- *      \--full disk, limit--> failed   (bytes are refused from then on, see spool_error)
+ *      \--full disk, limit--> failed   (bytes are refused from then on, see spool_error; those
+ *                                      that were taken can be read, after spool_end)
+ *
+ * What waits for the disk is in memory: at most SPOOL_BEHIND, and as much again on its way, if the
+ * source stops when spool_is_full says so.
  */
 #pragma once
 
@@ -31,11 +36,12 @@ void spools_close(struct spools *spools);
 /* limit: of this one, bytes. */
 int spool_new(struct spools *spools, uint64_t limit, struct spool **ret_spool)
 	__attribute__((warn_unused_result));
-struct spool *spool_ref(struct spool *spool);
-void spool_unref(struct spool *spool); /* NULL is fine */
+struct spool *spool_ref(struct spool *spool); /* NULL is fine, here and below */
+void spool_unref(struct spool *spool);
 
 /* Copies the bytes; file writes happen on a worker, never on the loop. 0; -EFBIG over the
- * limit, -EDQUOT over that of all, or the error that a write met before (-ENOSPC, -EIO). */
+ * limit, -EDQUOT over that of all, -ENOBUFS when the source does not stop, or the error that a
+ * write met before (-ENOSPC, -EIO, -EROFS ...). Of refused bytes none is taken. */
 int spool_append(struct spool *spool, const void *bytes, size_t len)
 	__attribute__((warn_unused_result));
 /* Does so much wait for the disk that the source should stop? Until `drained` is called, on the
@@ -45,21 +51,24 @@ void spool_on_drain(struct spool *spool, void (*drained)(void *arg), void *arg);
 /* No more bytes. `ended` comes once everything is written, never from inside: 0 or the error.
  * NULL: a spool that is still in memory needs no wait (spool_bytes is not NULL then). */
 void spool_end(struct spool *spool, void (*ended)(void *arg, int status), void *arg);
+/* Neither `drained` nor `ended` comes after this. */
+void spool_forget(struct spool *spool);
 int spool_error(const struct spool *spool);
 
-uint64_t spool_len(const struct spool *spool);
+uint64_t spool_len(const struct spool *spool); /* NULL: 0 */
 /* All bytes, while they are in memory; NULL: they are in a file. An empty one gives "". */
 const uint8_t *spool_bytes(const struct spool *spool);
-/* SHA-256 of a whole spool. */
+/* SHA-256 of a whole spool, without reading it again. */
 int spool_digest(const struct spool *spool, uint8_t ret_digest[32])
 	__attribute__((warn_unused_result));
-/* Of a whole spool, blocking, on any thread: up to `size` bytes from `offset`; 0 at the end. */
+/* Of a spool that has ended, blocking, on any thread: up to `size` bytes from `offset`; 0 at the
+ * end. */
 ssize_t spool_pread(const struct spool *spool, uint64_t offset, void *buffer, size_t size)
 	__attribute__((warn_unused_result));
 
-/* Reads a whole spool piece by piece on a worker, one piece at a time: `piece` gets up to
+/* Reads a spool that has ended piece by piece on a worker, one piece at a time: `piece` gets up to
  * SPOOL_PIECE bytes (borrowed), len 0 at the end, or a negative status; ask for the next with
- * spool_reader_next (callable from inside `piece`, which then comes later). */
+ * spool_reader_next, the first too (callable from inside `piece`, which then comes later). */
 struct spool_reader;
 typedef void (*spool_piece_cb)(void *arg, int status, const uint8_t *bytes, size_t len);
 int spool_reader_new(struct spool *spool, spool_piece_cb piece, void *arg,
@@ -70,6 +79,7 @@ void spool_reader_close(struct spool_reader *reader);
 
 struct spools_statistics {
 	uint64_t bytes, max_bytes; /* in files now */
+	uint64_t memory;	   /* bytes in memory now, of bodies that are in no file */
 	uint64_t files, refused; /* since the start: bodies that went to a file; -EDQUOT, -ENOSPC */
 	size_t open;
 };
