@@ -1,0 +1,644 @@
+"""Something breaks in the middle of an exchange: docs/failures.md says what becomes of it, and
+each row of its tables is a test here.
+
+    app ---- device ==wifi== cloud: an origin that reads and writes exactly what a test says
+                    ==lte===
+"""
+
+import pathlib
+import re
+import socket
+import struct
+
+import pytest
+
+from harness import wait_until
+from hears import connect, held, listen, metric, offline, read_all
+from hears import wait_held, wait_received, wait_state
+from hears import hears, shared  # noqa: F401 (fixtures)
+from network import LINKS, ORIGIN
+
+CONFIG = {
+    "defaults": {"hold": "20s"},
+    "rules": [{"name": "kept", "match": {"path": ["/kept"]}, "on_disconnect": "store"}],
+}
+PORT = 9100
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/failures.md"
+
+
+class Peer:
+    """One connection at the origin."""
+
+    def __init__(self, connection):
+        self.socket = connection
+        self.got = b""
+
+    def link(self):
+        over = {address: name for name, link in LINKS.items() for address in link["address"]}
+        return over[self.socket.getpeername()[0]]
+
+    def read_until(self, end):
+        while end not in self.got:
+            data = self.socket.recv(65536)
+            assert data, f"the proxy closed after {self.got!r}"
+            self.got += data
+        return self.got
+
+    def read_request(self):
+        """The head, and the body that its Content-Length says."""
+        head = self.read_until(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        whole = head.index(b"\r\n\r\n") + 4 + int(length[1] if length else 0)
+        while len(self.got) < whole:
+            data = self.socket.recv(65536)
+            assert data, "the proxy closed in the body"
+            self.got += data
+        return self.got
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def close(self):
+        self.socket.close()
+
+    def reset(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def is_reset(self):
+        """Reads to the end of the proxy's bytes; was that end a reset?"""
+        try:
+            while data := self.socket.recv(65536):
+                self.got += data
+            return False
+        except ConnectionResetError:
+            return True
+
+
+class Origin:
+    def __init__(self, lab, port=PORT):
+        self.server, self.peers = listen(lab, ORIGIN[0], port), []
+
+    def accept(self, link=None):
+        peer = Peer(self.server.accept()[0])
+        peer.socket.settimeout(15)
+        self.peers.append(peer)
+        if link:
+            assert peer.link() == link
+        return peer
+
+    def nobody_comes(self):
+        self.server.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            self.server.accept()
+
+    def close(self):
+        for peer in self.peers:
+            peer.close()
+        self.server.close()
+
+
+@pytest.fixture
+def origin(hears):
+    origin = Origin(hears)
+    yield origin
+    origin.close()
+
+
+def request(method="GET", body=b"", path="/", fields=()):
+    lines = [f"{method} {path} HTTP/1.1", "Host: origin.example", *fields]
+    if body or method in ("POST", "PUT"):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+KEY = ("Idempotency-Key: k1",)
+AGAIN = pytest.mark.parametrize(
+    "sent",
+    [request(), request("PUT", b"x"), request("POST", b"x", fields=KEY)],
+    ids=["get", "put", "post-with-key"],
+)
+
+
+def app_sends(lab, data):
+    app = connect(lab, ORIGIN[0], PORT)
+    app.sendall(data)
+    return app
+
+
+def answer(app):
+    """One whole response with a Content-Length: status, head, body."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        data = app.recv(65536)
+        assert data, f"closed after {got!r}"
+        got += data
+    head, _, body = got.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
+    while len(body) < length:
+        data = app.recv(65536)
+        assert data, f"closed in the body: {body!r}"
+        body += data
+    return int(head.split()[1]), head, body
+
+
+def hears_ok(app):
+    status, _, body = answer(app)
+    assert (status, body) == (200, b"ok")
+
+
+def hears_502(app):
+    status, head, body = answer(app)
+    assert status == 502 and b"problem+json" in head
+    assert b"may have reached the origin" in body, body
+
+
+def reads_then_reset(app, wanted):
+    """What came of the response is there, and then no ordinary end."""
+    got = b""
+    with pytest.raises(ConnectionResetError):
+        while data := app.recv(65536):
+            got += data
+        pytest.fail(f"an ordinary end after {got!r}")
+    return got
+
+
+# --- A: a link dies ---
+
+
+@pytest.fixture
+def nothing_answers(hears):
+    """Connections over wifi are not answered, and its probe has not noticed yet."""
+    hears.silence("wifi", wait=False)
+    return hears
+
+
+def test_a1_while_connecting_the_next_link_is_taken(nothing_answers, origin):
+    app = app_sends(nothing_answers, request("POST", b"x"))
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a2_while_connecting_over_the_last_link_it_is_held(hears, origin):
+    hears.cut("lte")
+    hears.silence("wifi", wait=False)
+    app = app_sends(hears, request("POST", b"x"))
+    wait_until("it is held", lambda: held(hears, 1), 15)
+    hears.restore("lte")
+    peer = origin.accept("lte")
+    assert peer.read_request().endswith(b"x")
+    peer.send(OK)
+    hears_ok(app)
+
+
+# A whole request too large for the socket's buffers: the origin does not read it, so that part of
+# it is on its way when the link dies.
+LARGE = bytes(range(256)) * (60 << 2)
+
+
+def stalled(lab, origin, sent):
+    app = app_sends(lab, sent)
+    peer = origin.accept("wifi")
+    peer.read_until(b"\r\n\r\n")
+    return app
+
+
+@pytest.mark.parametrize("fields", [(), KEY], ids=["put", "post-with-key"])
+def test_a4_a_request_partly_sent_moves(hears, origin, fields):
+    app = stalled(hears, origin, request("POST" if fields else "PUT", LARGE, fields=fields))
+    hears.cut("wifi")
+    peer = origin.accept("lte")
+    assert peer.read_request().endswith(LARGE)
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a5_a_post_partly_sent_gets_502(hears, origin):
+    app = stalled(hears, origin, request("POST", LARGE))
+    hears.cut("wifi")
+    hears_502(app)
+    origin.nobody_comes()
+
+
+def test_a6_a_streamed_body_partly_sent_gets_502_and_the_end(hears, origin):
+    head = request("PUT", b"x" * (1 << 20)).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    app = app_sends(hears, head + b"x" * 1000)
+    peer = origin.accept("wifi")
+    peer.read_until(b"x" * 1000)
+    hears.cut("wifi")
+    hears_502(app)
+    assert read_all(app) == b""
+    origin.nobody_comes()
+
+
+@AGAIN
+def test_a7_a_request_without_a_response_yet_moves(hears, origin, sent):
+    app = app_sends(hears, sent)
+    origin.accept("wifi").read_request()
+    hears.cut("wifi")
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a7_over_the_last_link_it_is_held(hears, origin):
+    hears.cut("lte")
+    app = app_sends(hears, request())
+    origin.accept("wifi").read_request()
+    hears.cut("wifi")
+    wait_held(hears)
+    hears.restore("lte")
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a8_a_post_without_a_response_gets_502_and_is_not_sent_again(hears, origin):
+    app = app_sends(hears, request("POST", b"x"))
+    origin.accept("wifi").read_request()
+    hears.cut("wifi")
+    hears_502(app)
+    origin.nobody_comes()
+    assert hears.requests() == []
+
+
+HALF_HEAD = OK[:25]
+
+
+@AGAIN
+def test_a9_with_half_a_head_a_request_moves(hears, origin, sent):
+    app = app_sends(hears, sent)
+    first = origin.accept("wifi")
+    first.read_request()
+    first.send(HALF_HEAD)
+    hears.cut("wifi")
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a10_with_half_a_head_a_post_gets_502(hears, origin):
+    app = app_sends(hears, request("POST", b"x"))
+    first = origin.accept("wifi")
+    first.read_request()
+    first.send(HALF_HEAD)
+    hears.cut("wifi")
+    hears_502(app)
+    origin.nobody_comes()
+
+
+BODIES = {
+    "a11": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf a body",
+    "a12": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhalf a body\r\n",
+    "a13": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf a body",
+}
+
+
+def cut_in_the_body(hears, origin, begun, sent=None):
+    app = app_sends(hears, sent or request())
+    peer = origin.accept("wifi")
+    peer.read_request()
+    peer.send(begun)
+    got = b""
+    while b"half a body" not in got:
+        got += app.recv(65536)
+    hears.cut("wifi")
+    rest = reads_then_reset(app, b"")
+    assert b"0\r\n\r\n" not in rest
+    origin.nobody_comes()
+
+
+def test_a11_in_a_body_with_a_length_the_app_is_reset(hears, origin):
+    cut_in_the_body(hears, origin, BODIES["a11"])
+
+
+def test_a12_in_a_chunked_body_the_app_is_reset(hears, origin):
+    cut_in_the_body(hears, origin, BODIES["a12"])
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a13_in_a_body_until_close_the_app_is_reset(hears, origin, version):
+    sent = request().replace(b"HTTP/1.1", f"HTTP/{version}".encode())
+    cut_in_the_body(hears, origin, BODIES["a13"], sent)
+
+
+def test_a14_after_the_response_nothing_happens(hears, origin):
+    app = app_sends(hears, request())
+    peer = origin.accept("wifi")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+    hears.cut("wifi")
+    origin.nobody_comes()
+
+
+def test_a16_between_two_requests_the_connection_is_kept(hears, origin):
+    app = app_sends(hears, request())
+    peer = origin.accept("wifi")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+    hears.cut("wifi")
+    app.sendall(request("POST", b"x"))
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+# --- B: the origin breaks ---
+
+
+def test_b1_a_refused_connection_is_502(hears):
+    app = app_sends(hears, request("POST", b"x"))
+    status, _, body = answer(app)
+    assert status == 502 and b"refused" in body
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_b2_a_kept_connection_that_the_origin_closed_is_not_noticed(hears, origin, method):
+    app = app_sends(hears, request())
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+    peer.close()
+    app.sendall(request(method, b"x" if method == "POST" else b""))
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_b3_closed_without_a_response_it_goes_once_over_each_link(hears, origin):
+    app = app_sends(hears, request())
+    for link in ("wifi", "lte"):
+        peer = origin.accept(link)
+        peer.read_request()
+        peer.close()
+    status, _, _ = answer(app)
+    assert status == 502
+    origin.nobody_comes()
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_b4_closed_without_a_response_a_post_gets_502(hears, origin, end):
+    app = app_sends(hears, request("POST", b"x"))
+    peer = origin.accept()
+    peer.read_request()
+    getattr(peer, end)()
+    hears_502(app)
+    origin.nobody_comes()
+
+
+def test_b5_an_early_response_is_relayed_and_ends_the_connection(hears, origin):
+    head = request("POST", b"x" * (1 << 24)).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    app = app_sends(hears, head + b"x" * 1000)
+    peer = origin.accept()
+    peer.read_until(b"x" * 1000)
+    peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+    peer.close()
+    status, _, body = answer(app)
+    assert (status, body) == (413, b"no")
+    assert read_all(app) == b""
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("row", ["a11", "a12"])
+def test_b6_broken_in_the_body_the_app_is_reset(hears, origin, row, end):
+    app = app_sends(hears, request())
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(BODIES[row])
+    got = b""
+    while b"half a body" not in got:
+        got += app.recv(65536)
+    getattr(peer, end)()
+    reads_then_reset(app, b"")
+
+
+def test_b7_what_is_not_http_is_502(hears, origin):
+    app = app_sends(hears, request("POST", b"x"))
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(b"SSH-2.0-nonsense\r\n")
+    status, _, _ = answer(app)
+    assert status == 502
+
+
+# --- C: the app goes ---
+
+
+@pytest.fixture(params=["close", "reset"])
+def leave(request):
+    def leave(app):
+        if request.param == "reset":
+            app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        app.close()
+
+    return leave
+
+
+def test_c1_in_the_head_nothing_is_sent(hears, origin, leave):
+    leave(app_sends(hears, request()[:20]))
+    origin.nobody_comes()
+
+
+def test_c2_in_a_streamed_body_the_origin_is_reset(hears, origin, leave):
+    head = b"POST / HTTP/1.1\r\nHost: origin.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    app = app_sends(hears, head + 4 * piece)
+    peer = origin.accept()
+    peer.read_until(b"x" * 1000)
+    leave(app)
+    assert peer.is_reset()
+    assert not peer.got.endswith(b"0\r\n\r\n")
+
+
+def test_c3_held_it_is_cancelled(hears, leave):
+    offline(hears)
+    before = metric(hears, "cancelled_total")
+    app = app_sends(hears, request("POST", b"x"))
+    wait_held(hears)
+    leave(app)
+    wait_until("it is cancelled", lambda: hears.requests() == [], 5)
+    assert metric(hears, "cancelled_total") == before + 1
+
+
+def test_c3_held_it_is_stored_when_the_rule_says_so(hears, leave):
+    offline(hears)
+    app = connect(hears)
+    app.sendall(request("POST", b"x", "/kept"))
+    wait_held(hears)
+    leave(app)
+    wait_until("it is stored", lambda: hears.requests("?state=stored"), 5)
+    hears.restore("wifi", "lte")
+    wait_received(hears, 1, path="/kept")
+
+
+def test_c4_reset_while_the_origin_works_it_is_reset(hears, origin):
+    app = app_sends(hears, request("POST", b"x"))
+    peer = origin.accept()
+    peer.read_request()
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    app.close()
+    assert peer.is_reset()
+    origin.nobody_comes()
+
+
+def test_c5_in_the_response_the_origin_is_reset(hears, origin, leave):
+    app = app_sends(hears, request())
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(BODIES["a11"])
+    app.recv(65536)
+    leave(app)
+    with pytest.raises(OSError):
+        while True:  # to the closed app, so it ends
+            peer.send(b"x" * 65536)
+
+
+def test_c6_half_closed_after_the_request_it_is_answered(hears, origin):
+    app = app_sends(hears, request("POST", b"x"))
+    app.shutdown(socket.SHUT_WR)
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+    assert read_all(app) == b""
+
+
+# --- D: streams and tunnels ---
+
+HELLO = b"not http at all"
+
+
+def stream(lab, origin, link="wifi"):
+    app = app_sends(lab, HELLO)
+    peer = origin.accept(link)
+    peer.read_until(HELLO)
+    return app, peer
+
+
+def test_d1_while_connecting_a_stream_takes_the_next_link(nothing_answers, origin):
+    app, peer = stream(nothing_answers, origin, "lte")
+    peer.send(b"hello")
+    assert app.recv(100) == b"hello"
+
+
+def test_d2_without_a_link_a_stream_is_held(hears, origin):
+    offline(hears)
+    app = app_sends(hears, HELLO)
+    origin.nobody_comes()
+    hears.restore("lte")
+    peer = origin.accept("lte")
+    peer.read_until(HELLO)
+    peer.send(b"hello")
+    assert app.recv(100) == b"hello"
+
+
+def test_d3_when_the_link_dies_a_stream_is_reset(hears, origin):
+    app, peer = stream(hears, origin)
+    hears.cut("wifi")
+    with pytest.raises(ConnectionResetError):
+        app.recv(100)
+    stream(hears, origin, "lte")
+
+
+@pytest.mark.parametrize("first", ["app", "origin"])
+def test_d4_one_side_ends_and_the_other_goes_on(hears, origin, first):
+    app, peer = stream(hears, origin)
+    ends, goes_on = (app, peer.socket) if first == "app" else (peer.socket, app)
+    ends.shutdown(socket.SHUT_WR)
+    assert goes_on.recv(100) == b""
+    goes_on.sendall(b"still here")
+    assert ends.recv(100) == b"still here"
+    goes_on.close()
+    assert ends.recv(100) == b""
+
+
+def test_d5_a_reset_goes_through(hears, origin):
+    app, peer = stream(hears, origin)
+    peer.reset()
+    with pytest.raises(ConnectionResetError):
+        app.recv(100)
+
+
+# --- E: a replay ---
+
+
+def stored(lab):
+    """A POST that is stored for the origin, with all links down."""
+    offline(lab)
+    app = app_sends(lab, request("POST", b"x", fields=("Prefer: respond-async",)))
+    status, head, _ = answer(app)
+    assert status == 202
+    app.close()
+    return re.search(rb"/v1/requests/([0-9a-f-]{36})", head)[1].decode()
+
+
+def key_of(peer):
+    return re.search(rb"(?i)idempotency-key: *(\S+)", peer.read_request())[1]
+
+
+def test_e1_before_anything_is_sent_no_attempt_is_counted(hears, origin):
+    name = stored(hears)
+    hears.silence("wifi", wait=False)
+    hears.network.restore("lte")
+    hears.wait_links(online=("lte",))
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    wait_state(hears, name, "done")
+    assert hears.get(f"/v1/requests/{name}")["attempts"] == 1
+
+
+def replayed_again(hears, origin, half):
+    name = stored(hears)
+    hears.restore("wifi")
+    first = origin.accept("wifi")
+    key = key_of(first)
+    first.send(half)
+    hears.cut("wifi")
+    hears.restore("lte")
+    peer = origin.accept("lte")
+    assert key_of(peer) == key
+    peer.send(OK)
+    wait_state(hears, name, "done")
+    assert hears.api("GET", f"/v1/requests/{name}/response")[1] == b"ok"
+
+
+def test_e2_before_the_response_it_is_sent_again_with_its_key(hears, origin):
+    replayed_again(hears, origin, b"")
+
+
+def test_e3_in_the_response_it_is_sent_again_with_its_key(hears, origin):
+    replayed_again(hears, origin, BODIES["a11"])
+
+
+def test_e4_killed_before_the_result_is_kept_it_is_sent_again_with_its_key(hears, origin):
+    name = stored(hears)
+    hears.restore("wifi")
+    first = origin.accept("wifi")
+    key = key_of(first)
+    hears.kill_daemon()
+    hears.start_daemon(CONFIG, links=("wifi",))
+    peer = origin.accept("wifi")
+    assert key_of(peer) == key
+    peer.send(OK)
+    wait_state(hears, name, "done")
+
+
+# --- the page ---
+
+
+def test_every_row_of_the_page_is_tested_and_every_test_is_a_row():
+    rows = set(re.findall(r"^\| ([A-F]\d+) \|", PAGE.read_text(), re.M))
+    tests = {name.split("_")[1].upper() for name in globals() if re.match(r"test_[a-f]\d+_", name)}
+    assert rows == tests
