@@ -16,6 +16,8 @@ static const struct {
 	{"holdfast_http_requests", METRIC_COUNTER, STATUS(http_requests), "HTTP requests taken"},
 	{"holdfast_tls_streams", METRIC_COUNTER, STATUS(tls_streams), "TLS streams passed through"},
 	{"holdfast_tcp_streams", METRIC_COUNTER, STATUS(tcp_streams), "Other TCP streams"},
+	{"holdfast_upgraded_streams", METRIC_COUNTER, STATUS(upgraded_streams),
+	 "HTTP connections that became streams by an Upgrade"},
 	{"holdfast_held", METRIC_COUNTER, STATUS(held_total), "Exchanges that were held"},
 	{"holdfast_cancelled", METRIC_COUNTER, STATUS(cancelled), "Apps that hung up while held"},
 	{"holdfast_refused", METRIC_COUNTER, STATUS(refused), "Exchanges refused"},

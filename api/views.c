@@ -136,6 +136,7 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	add_count(object, "http", status->http_requests);
 	add_count(object, "tls", status->tls_streams);
 	add_count(object, "tcp", status->tcp_streams);
+	add_count(object, "upgraded", status->upgraded_streams);
 	add_count(object, "sessions", status->sessions);
 	add_count(object, "held_total", status->held_total);
 	add_count(object, "cancelled", status->cancelled);

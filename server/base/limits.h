@@ -73,6 +73,7 @@
 #define HTTP_HEAD_MAX	  (64 << 10) /* request or response head */
 #define HTTP_FIELDS_MAX	  128
 #define HTTP_TARGET_MAX	  (16 << 10)
+#define HTTP_UPGRADE_MAX  256	/* what Upgrade lists */
 #define HTTP_HEAD_TIMEOUT 30000 /* from the first byte of a head to its last */
 #define HTTP_IDLE_TIMEOUT 120000
 

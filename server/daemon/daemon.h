@@ -33,8 +33,8 @@ struct daemon_status {
 	struct store_statistics store;
 	size_t held, sessions;
 	/* since start */
-	uint64_t http_requests, tls_streams, tcp_streams, held_total, cancelled, refused,
-		bad_requests;
+	uint64_t http_requests, tls_streams, tcp_streams, upgraded_streams, held_total, cancelled,
+		refused, bad_requests;
 	struct resolver_statistics resolver;
 	struct relay_statistics relay;
 	uint64_t rss_anon; /* bytes */

@@ -43,6 +43,7 @@ void daemon_status(struct daemon *daemon, struct daemon_status *ret)
 		.http_requests = proxy.http_requests,
 		.tls_streams = proxy.tls_streams,
 		.tcp_streams = proxy.tcp_streams,
+		.upgraded_streams = proxy.upgraded_streams,
 		.bad_requests = proxy.bad_requests,
 		.rss_anon = read_rss_anon(),
 	};

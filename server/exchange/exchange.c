@@ -348,7 +348,7 @@ void exchange_leave(struct exchange *exchange)
 
 	if (exchange->state != EXCHANGE_HELD && exchange->state != EXCHANGE_WAITING)
 		return;
-	if (exchange->state == EXCHANGE_WAITING ||
+	if (exchange->state == EXCHANGE_WAITING || exchange->request.head->upgrade ||
 	    exchange->rule->policy.on_disconnect == DISCONNECT_CANCEL) {
 		exchange->exchanges->statistics.cancelled++;
 		return;

@@ -103,6 +103,9 @@ void exchanges_wake(struct exchanges *exchanges)
 
 static bool is_stored_by_rule(const struct exchange *exchange)
 {
+	/* A tunnel is of no use without the app at its end. */
+	if (exchange->request.head->upgrade)
+		return false;
 	if (exchange->async)
 		return exchange->rule->policy.store != STORE_NONE;
 	switch (exchange->rule->policy.store) {

@@ -87,7 +87,8 @@ void exchange_match(struct exchange *exchange)
 {
 	struct queue *queue = exchange->exchanges->queue;
 	const struct exchange_request *request = &exchange->request;
-	bool dedupe = exchange->rule->policy.dedupe && !exchange->behind && queue_has_debts(queue);
+	bool dedupe = exchange->rule->policy.dedupe && !exchange->behind &&
+		      !request->head->upgrade && queue_has_debts(queue);
 	const char *key = dedupe ? http_field(request->head, "idempotency-key") : NULL;
 	struct ticket *ticket;
 

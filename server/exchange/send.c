@@ -51,6 +51,17 @@ static void on_drain(void *arg)
 		exchange->ops.on_drain(exchange->arg);
 }
 
+static void on_upgrade(void *arg, const struct http_head *head, struct conn *conn,
+		       struct link *link, const uint8_t *rest, size_t len)
+{
+	struct exchange *exchange = arg;
+
+	exchange->sending = NULL;
+	exchange->exchanges->statistics.answered++;
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_upgrade(exchange->arg, head, conn, link, rest, len);
+}
+
 static bool may_send_again(const struct exchange *exchange, enum upstream_stage stage)
 {
 	switch (stage) {
@@ -132,6 +143,7 @@ static int send_over(struct exchange *exchange, struct link *link)
 		.on_end = on_end,
 		.on_fail = on_fail,
 		.on_drain = on_drain,
+		.on_upgrade = on_upgrade,
 	};
 	const struct exchange_request *request = &exchange->request;
 	struct upstream_target target = {

@@ -104,10 +104,11 @@ void http_field_remove(struct http_head *head, const char *name)
 
 static bool is_connection_field(const char *name)
 {
-	static const char *const names[] = {"connection", "keep-alive", "transfer-encoding", "te",
-					    "trailer",	  "upgrade",	"proxy-connection"};
+	static const char *const names[] = {
+		"connection", "keep-alive", "transfer-encoding", "te",
+		"trailer",    "upgrade",    "proxy-connection",	 "http2-settings"};
 
-	if (!strchr("cktupCKTUP", name[0]))
+	if (!strchr("chktupCHKTUP", name[0]))
 		return false;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (strcasecmp(name, names[i]) == 0)
@@ -141,6 +142,44 @@ static bool is_named(const struct http_head *head, const char *name)
 bool http_field_is_hop_by_hop(const struct http_head *head, const char *name)
 {
 	return is_connection_field(name) || is_named(head, name);
+}
+
+/* One element of the list: "name" or "name/version". */
+static int add_protocol(struct buf *out, const char *at, size_t len)
+{
+	int r = 0;
+
+	while (len && (at[len - 1] == ' ' || at[len - 1] == '\t'))
+		len--;
+	if (!len || (len == 3 && strncasecmp(at, "h2c", 3) == 0))
+		return 0;
+	if (buf_len(out))
+		r = buf_append(out, ", ", 2);
+	return r == 0 ? buf_append(out, at, len) : r;
+}
+
+bool http_upgrade_of(const struct http_head *head, char *ret, size_t size)
+{
+	struct buf list;
+	int r = 0;
+
+	buf_init(&list, size - 1);
+	for (uint32_t i = 0; i < head->field_count; i++) {
+		const char *at = http_text(head, head->fields[i].value);
+
+		if (!is_name(head, i, "upgrade"))
+			continue;
+		while (*(at += strspn(at, " \t,")) && r == 0) {
+			size_t len = strcspn(at, ",");
+
+			r = add_protocol(&list, at, len);
+			at += len;
+		}
+	}
+	memcpy(ret, buf_bytes(&list), buf_len(&list));
+	ret[r == 0 ? buf_len(&list) : 0] = '\0';
+	buf_done(&list);
+	return ret[0];
 }
 
 bool http_method_is_safe(const char *method)
@@ -191,10 +230,21 @@ int http_write_fields(struct buf *out, const struct http_head *head)
 	return r;
 }
 
+static int write_upgrade(struct buf *out, const struct http_head *head)
+{
+	char protocols[HTTP_UPGRADE_MAX];
+
+	if (!http_upgrade_of(head, protocols, sizeof(protocols)))
+		return 0;
+	return buf_printf(out, "Connection: Upgrade\r\nUpgrade: %s\r\n", protocols);
+}
+
 static int write_rest(struct buf *out, const struct http_head *head, const char *extra)
 {
 	int r = http_write_fields(out, head);
 
+	if (r == 0 && head->upgrade)
+		r = write_upgrade(out, head);
 	if (r == 0 && extra)
 		r = append_text(out, extra);
 	if (r == 0)

@@ -34,7 +34,9 @@ struct http_head {
 	/* what the fields say */
 	enum http_framing framing;
 	uint64_t content_length; /* HTTP_LENGTH */
-	bool keep_alive, upgrade, expect_continue;
+	bool keep_alive, expect_continue;
+	/* A request without a body that asks for another protocol than h2c; a 101. */
+	bool upgrade;
 };
 
 void http_head_init(struct http_head *head, enum http_kind kind);
@@ -61,14 +63,17 @@ bool http_field_has_token(const struct http_head *head, const char *name, const 
 int http_field_add(struct http_head *head, const char *name, const char *value)
 	__attribute__((warn_unused_result));
 void http_field_remove(struct http_head *head, const char *name); /* all of that name */
+/* What Upgrade offers or chooses, without h2c: "websocket". false: nothing, or too long. */
+bool http_upgrade_of(const struct http_head *head, char *ret, size_t size);
 /* Is the field only for one connection: Connection, what it names, Keep-Alive,
- * Transfer-Encoding, TE, Trailer, Upgrade, Proxy-*? (RFC 9110, 7.6.1) */
+ * Transfer-Encoding, TE, Trailer, Upgrade, HTTP2-Settings, Proxy-*? (RFC 9110, 7.6.1) */
 bool http_field_is_hop_by_hop(const struct http_head *head, const char *name);
 bool http_method_is_safe(const char *method);	    /* GET, HEAD, OPTIONS, TRACE */
 bool http_method_is_idempotent(const char *method); /* and PUT, DELETE */
 
 /* Write a request head ("POST /x HTTP/1.1") or a response head with its fields and the empty
- * line; hop-by-hop fields are left out. extra: more lines, each ending in CRLF, or NULL. */
+ * line; hop-by-hop fields are left out, but for the Upgrade of a head that has `upgrade` set.
+ * extra: more lines, each ending in CRLF, or NULL. */
 int http_write_request_head(struct buf *out, const struct http_head *head, const char *target,
 			    const char *extra) __attribute__((warn_unused_result));
 int http_write_response_head(struct buf *out, const struct http_head *head, const char *extra)

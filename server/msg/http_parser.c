@@ -230,6 +230,20 @@ static void read_framing(struct http_parser *parser)
 		parser->llhttp.upgrade = 0;
 }
 
+/* RFC 9110, 7.8. What is asked with a body would have to wait for its end, and h2c would take
+ * the requests out of the rules' sight: both are asked without it. */
+static bool wants_upgrade(const struct http_head *head)
+{
+	char protocols[HTTP_UPGRADE_MAX];
+
+	if (head->kind == HTTP_KIND_RESPONSE && head->status != 101)
+		return false;
+	return head->minor == 1 && !head->content_length &&
+	       (head->framing == HTTP_NO_BODY || head->framing == HTTP_LENGTH) &&
+	       http_field_has_token(head, "connection", "upgrade") &&
+	       http_upgrade_of(head, protocols, sizeof(protocols));
+}
+
 static int on_headers_complete(llhttp_t *llhttp)
 {
 	struct http_parser *parser = llhttp->data;
@@ -244,9 +258,9 @@ static int on_headers_complete(llhttp_t *llhttp)
 		return parser_fail(parser, -EPROTO, wrong);
 	read_framing(parser);
 	head->keep_alive = llhttp_should_keep_alive(llhttp);
-	head->upgrade = llhttp->upgrade;
+	head->upgrade = wants_upgrade(head);
 	head->expect_continue = http_field_has_token(head, "expect", "100-continue");
-	/* Upgrade is not carried: the rest stays HTTP. */
+	/* Who gets the 101 sees to what follows it. */
 	llhttp->upgrade = 0;
 	parser->scanning = false;
 	r = parser->ops.on_head(parser->arg, head);

@@ -3,8 +3,9 @@
  *
  *   idle --head--> asking --body's end--> answered? --both ends--> idle | closed
  *
- * Requests that come before the last one is answered (pipelining) wait in `input`. A response
- * that is complete before its request closes the connection (RFC 9112, 9.3).
+ * Requests that come before the last one is answered (pipelining) wait in `input`; an app that
+ * shuts its side after them hears every answer. A response that is complete before its request
+ * closes the connection (RFC 9112, 9.3). A 101 makes a stream of the connection.
  */
 #include "proxy/internal.h"
 
@@ -30,6 +31,7 @@ struct http_session {
 	struct buf input; /* read, not parsed yet */
 	struct buf head;  /* of the response, not written yet */
 	bool feeding, dead, broken, pending;
+	bool ended; /* the app has shut its side */
 	bool request_over, response_begun, response_over, close_after, chunked, head_only, http10;
 	uint64_t since; /* loop ms: of the last step */
 };
@@ -51,22 +53,28 @@ static void clear_pending(struct http_session *session)
 	session->pending = false;
 }
 
-/* The conn is closed by now. Inside the parser's callbacks the parser is still needed. */
+/* The conn is another's, or closed. Inside the parser's callbacks the parser is still needed. */
+static void session_leave(struct http_session *session)
+{
+	session->dead = true;
+	clear_pending(session);
+	if (session->exchange)
+		exchange_app_gone(session->exchange);
+	session->exchange = NULL;
+	TAILQ_REMOVE(&session->proxy->https, session, entry);
+	if (!session->feeding)
+		session_free(session);
+}
+
+/* The conn is closed by now. */
 static void session_end(struct http_session *session)
 {
 	struct proxy *proxy = session->proxy;
 
 	if (session->dead)
 		return;
-	session->dead = true;
-	clear_pending(session);
-	if (session->exchange)
-		exchange_app_gone(session->exchange);
-	session->exchange = NULL;
-	TAILQ_REMOVE(&proxy->https, session, entry);
+	session_leave(session);
 	proxy_connection_over(proxy);
-	if (!session->feeding)
-		session_free(session);
 }
 
 static void session_close(struct http_session *session, bool flush)
@@ -200,6 +208,32 @@ static void on_drain(void *arg)
 	conn_resume(session->conn);
 }
 
+/* The connection is a tunnel from here on, and no longer this session's. */
+static void on_upgrade(void *arg, const struct http_head *head, struct conn *conn,
+		       struct link *link, const uint8_t *rest, size_t len)
+{
+	struct http_session *session = arg;
+	struct proxy *proxy = session->proxy;
+	struct stream_pair pair = {
+		.app = session->conn,
+		.origin = conn,
+		.link = link,
+		.app_first = buf_bytes(&session->input),
+		.app_first_len = buf_len(&session->input),
+		.origin_first = rest,
+		.origin_first_len = len,
+		.app_ended = session->ended,
+	};
+
+	exchange_free(session->exchange);
+	session->exchange = NULL;
+	if (http_write_response_head(&session->head, head, "Via: 1.1 holdfast\r\n") < 0)
+		mark_broken(session);
+	flush_head(session);
+	stream_adopt(proxy, &pair);
+	session_leave(session);
+}
+
 static const struct exchange_ops exchange_ops = {
 	.on_head = on_head,
 	.on_body = on_body,
@@ -207,6 +241,7 @@ static const struct exchange_ops exchange_ops = {
 	.on_abort = on_abort,
 	.on_answer = on_answer,
 	.on_drain = on_drain,
+	.on_upgrade = on_upgrade,
 };
 
 /* --- what the app asks --- */
@@ -323,6 +358,8 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 
 	if (r < 0)
 		return refuse(session, 503, "Out of memory", "The request could not be taken.");
+	if (session->ended)
+		exchange_app_shut(session->exchange);
 	return 0;
 }
 
@@ -393,6 +430,17 @@ static bool may_ask(const struct http_session *session)
 	return session->exchange || !conn_is_full(session->conn);
 }
 
+/* The app will say no more: what it asked is answered, then its connection is closed. */
+static void finish_ended(struct http_session *session)
+{
+	if (session->exchange && session->request_over)
+		return;
+	/* Pipelined ones wait until the app has read its answers. */
+	if (!session->exchange && buf_len(&session->input) && !may_ask(session))
+		return;
+	session_close(session, !session->exchange);
+}
+
 /* Parse what is there, up to the end of one request that is not answered yet. */
 static void feed(struct http_session *session)
 {
@@ -428,6 +476,8 @@ static void feed(struct http_session *session)
 	}
 	if (session->response_over && (!session->request_over || session->close_after))
 		session_close(session, true);
+	else if (session->ended)
+		finish_ended(session);
 }
 
 /* The response is written. The next request, or the end of the connection. */
@@ -472,13 +522,17 @@ static void conn_on_eof(void *arg)
 {
 	struct http_session *session = arg;
 
-	if (session->exchange && session->request_over && !exchange_is_held(session->exchange)) {
-		session->close_after = true;
-		exchange_app_shut(session->exchange);
-	} else {
-		/* What it was answered before still goes out. */
-		session_close(session, !session->exchange);
+	session->ended = true;
+	/* Who waits in vain and hangs up shuts its side first, too. */
+	if (session->exchange && exchange_is_held(session->exchange)) {
+		session_close(session, false);
+		return;
 	}
+	if (session->exchange)
+		exchange_app_shut(session->exchange);
+	if (!buf_len(&session->input))
+		session->close_after = true;
+	feed(session);
 }
 
 static void conn_on_drain(void *arg)

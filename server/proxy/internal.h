@@ -72,6 +72,16 @@ struct stream_kind {
 };
 void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_kind *kind,
 		  const uint8_t *bytes, size_t len);
+/* Two connections that are joined already: an app's and the origin's, over a link. Each side's
+ * first bytes were read from it before; they are borrowed for the call. Takes both conns. */
+struct stream_pair {
+	struct conn *app, *origin;
+	struct link *link;
+	const uint8_t *app_first, *origin_first;
+	size_t app_first_len, origin_first_len;
+	bool app_ended; /* the app has shut its side */
+};
+void stream_adopt(struct proxy *proxy, const struct stream_pair *pair);
 void streams_wake(struct proxy *proxy);
 void streams_cut(struct proxy *proxy, struct link *link); /* NULL: all */
 void streams_sweep(struct proxy *proxy, uint64_t now);

@@ -46,8 +46,8 @@ void proxy_wake(struct proxy *proxy);
 void proxy_link_lost(struct proxy *proxy, struct link *link);
 
 struct proxy_statistics {
-	uint64_t accepted, refused, http_requests, tls_streams, tcp_streams, bad_requests,
-		held_streams, held_over, no_descriptors;
+	uint64_t accepted, refused, http_requests, tls_streams, tcp_streams, upgraded_streams,
+		bad_requests, held_streams, held_over, no_descriptors;
 	size_t sessions;
 };
 void proxy_statistics(const struct proxy *proxy, struct proxy_statistics *ret);

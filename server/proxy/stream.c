@@ -331,6 +331,39 @@ void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_ki
 	stream_dial(stream);
 }
 
+/* Bytes that went over the link before were counted by who had the connection then. */
+static void skip_counted(struct stream *stream)
+{
+	stream->counted_in = conn_bytes_in(stream->origin);
+	stream->counted_out = conn_bytes_out(stream->origin);
+}
+
+void stream_adopt(struct proxy *proxy, const struct stream_pair *pair)
+{
+	struct stream *stream = calloc(1, sizeof(*stream));
+
+	if (!stream) {
+		conn_close(pair->origin, false);
+		conn_reset(pair->app);
+		proxy_connection_over(proxy);
+		return;
+	}
+	stream->proxy = proxy;
+	stream->app = pair->app;
+	stream->origin = pair->origin;
+	stream->link = pair->link;
+	stream->app_eof = pair->app_ended;
+	skip_counted(stream);
+	buf_init(&stream->first, 2 * STREAM_BUFFER_MAX);
+	TAILQ_INSERT_TAIL(&proxy->streams, stream, entry);
+	proxy->statistics.upgraded_streams++;
+	if (buf_append(&stream->first, pair->app_first, pair->app_first_len) < 0 ||
+	    conn_write(stream->app, pair->origin_first, pair->origin_first_len) < 0)
+		stream_end(stream, false);
+	else
+		relay(stream);
+}
+
 void streams_wake(struct proxy *proxy)
 {
 	struct stream *stream;

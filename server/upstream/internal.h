@@ -38,6 +38,7 @@ struct lane {
 	uint64_t counted_in, counted_out; /* bytes that the link was told of */
 	unsigned served;		  /* requests that are over */
 	bool idle, reused, reusable, feeding, dead;
+	const struct http_head *switched; /* the parser's, once a 101 has come */
 };
 
 /* pool.c */
@@ -46,6 +47,8 @@ int lane_new(struct upstream *upstream, struct link *link, const char *target, s
 	     struct lane **ret_lane) __attribute__((warn_unused_result));
 void lane_release(struct lane *lane); /* back to the pool, or closed when it cannot be used again */
 void lane_close(struct lane *lane);
+/* The conn becomes the caller's; the lane is gone, at once or when its parser returns. */
+struct conn *lane_give(struct lane *lane) __attribute__((warn_unused_result));
 void lane_count(struct lane *lane); /* tell the link of the bytes since the last time */
 void pool_close_link(struct upstream *upstream, struct link *link); /* NULL: all */
 void pool_sweep(struct upstream *upstream);
@@ -54,6 +57,8 @@ void pool_sweep(struct upstream *upstream);
 int request_on_head(struct upstream_request *request, struct http_head *head);
 int request_on_body(struct upstream_request *request, const uint8_t *data, size_t len);
 int request_on_end(struct upstream_request *request);
+/* After a 101; the lane is gone afterwards. */
+void request_on_upgrade(struct upstream_request *request, const uint8_t *rest, size_t len);
 void request_on_drain(struct upstream_request *request);
 void request_lane_failed(struct upstream_request *request, int status, const char *what);
 void request_fail(struct upstream_request *request, int status, const char *what);

@@ -40,6 +40,17 @@ void lane_close(struct lane *lane)
 		lane_free(lane);
 }
 
+struct conn *lane_give(struct lane *lane)
+{
+	struct conn *conn = lane->conn;
+
+	lane_count(lane);
+	lane->dead = true;
+	if (!lane->feeding)
+		lane_free(lane);
+	return conn;
+}
+
 void lane_release(struct lane *lane)
 {
 	struct upstream *upstream = lane->upstream;
@@ -148,11 +159,13 @@ static void on_data(void *arg, const uint8_t *data, size_t len)
 	lane->feeding = true;
 	/* The end of one response may begin the next request on this lane: what is left of these
 	 * bytes is no answer to that. */
-	while (len && r == 0 && !lane->dead && lane->served == served) {
+	while (len && r == 0 && !lane->dead && lane->served == served && !lane->switched) {
 		r = http_parser_feed(lane->parser, data, len, &used);
 		data += used;
 		len -= used;
 	}
+	if (lane->switched && !lane->dead)
+		request_on_upgrade(lane->request, data, len);
 	lane->feeding = false;
 	if (lane->dead)
 		lane_free(lane);

@@ -29,7 +29,7 @@ struct upstream_request {
 	struct buf head; /* as it goes out; kept until a response byte comes */
 	const uint8_t *body;
 	size_t body_len;
-	bool stream, chunked, body_ended, responding, interim;
+	bool stream, chunked, body_ended, responding, interim, upgrade;
 	struct upstream_ops ops;
 	void *arg;
 };
@@ -221,6 +221,7 @@ int upstream_send(struct upstream *upstream, struct link *link,
 	request->body = body;
 	request->body_len = body_len;
 	request->stream = stream;
+	request->upgrade = head->upgrade && ops->on_upgrade;
 	request->chunked = stream && head->framing == HTTP_CHUNKED;
 	request->ops = *ops;
 	request->arg = arg;
@@ -291,10 +292,37 @@ struct link *upstream_request_link(const struct upstream_request *request)
 	return request->link;
 }
 
+/* RFC 9110, 15.2.2: what comes after it is no HTTP, so it must have been asked for. */
+static int switch_protocols(struct upstream_request *request, const struct http_head *head)
+{
+	if (!request->upgrade || !head->upgrade) {
+		request_fail(request, -EPROTO, "the origin switched protocols without being asked");
+		return -ECANCELED;
+	}
+	request->interim = true;
+	request->lane->switched = head;
+	return 0;
+}
+
+void request_on_upgrade(struct upstream_request *request, const uint8_t *rest, size_t len)
+{
+	const struct http_head *head = request->lane->switched;
+	struct conn *conn = lane_give(request->lane);
+	struct upstream_ops ops = request->ops;
+	struct link *link = request->link;
+	void *arg = request->arg;
+
+	request_free(request);
+	conn_pause(conn);
+	ops.on_upgrade(arg, head, conn, link, rest, len);
+}
+
 int request_on_head(struct upstream_request *request, struct http_head *head)
 {
 	if (!request->responding)
 		link_report_success(request->link);
+	if (head->status == 101)
+		return switch_protocols(request, head);
 	request->interim = head->status / 100 == 1;
 	if (request->interim)
 		return 0;
