@@ -138,7 +138,10 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	add_count(object, "tcp", status->tcp_streams);
 	add_count(object, "upgraded", status->upgraded_streams);
 	add_count(object, "sessions", status->sessions);
+	add_count(object, "under_way", status->under_way);
+	add_count(object, "in_line", status->in_line);
 	add_count(object, "held_total", status->held_total);
+	add_count(object, "waited", status->waited);
 	add_count(object, "cancelled", status->cancelled);
 	add_count(object, "refused", status->refused);
 	add_count(object, "bad", status->bad_requests);

@@ -78,12 +78,14 @@
 #define HTTP_IDLE_TIMEOUT 120000
 
 /* proxy */
-#define SNIFF_TIMEOUT	    150		/* a client that is silent this long waits for the server */
-#define SNIFF_MAX	    (16 << 10)	/* a ClientHello in pieces */
-#define STREAM_BUFFER_MAX   (256 << 10) /* one direction of one stream */
-#define CONNECT_TIMEOUT	    5000
-#define SESSIONS_MAX	    16384
-#define EXCHANGE_EVENTS_MAX 32
+#define SNIFF_TIMEOUT	       150 /* a client that is silent this long waits for the server */
+#define SNIFF_MAX	       (16 << 10)  /* a ClientHello in pieces */
+#define STREAM_BUFFER_MAX      (256 << 10) /* one direction of one stream */
+#define CONNECT_TIMEOUT	       5000
+#define SESSIONS_MAX	       16384
+#define EXCHANGE_EVENTS_MAX    32
+#define EXCHANGES_SENDING_MAX  4096 /* to origins; a quarter of the descriptors at most */
+#define EXCHANGES_RELEASED_MAX 128  /* of these, that were held: the rest waits its turn */
 
 /* upstream */
 #define UPSTREAM_IDLE_MAX     64 /* pooled connections in all */

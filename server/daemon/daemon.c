@@ -94,9 +94,10 @@ static void on_changed(uv_timer_t *timer)
 		resolver_links_changed(daemon->resolver);
 		replay_links_changed(daemon->replay);
 		proxy_wake(daemon->proxy);
+		exchanges_wake(daemon->exchanges);
 	}
 	daemon->queue_changed = false;
-	exchanges_wake(daemon->exchanges);
+	exchanges_backlog_changed(daemon->exchanges);
 }
 
 void daemon_changed(struct daemon *daemon)

@@ -32,9 +32,10 @@ struct daemon_status {
 	struct queue_totals queue;
 	struct store_statistics store;
 	size_t held, sessions;
+	uint64_t under_way, in_line; /* sent to an origin; held, and next when others end */
 	/* since start */
 	uint64_t http_requests, tls_streams, tcp_streams, upgraded_streams, held_total, cancelled,
-		refused, bad_requests;
+		refused, bad_requests, waited;
 	struct resolver_statistics resolver;
 	struct relay_statistics relay;
 	uint64_t rss_anon; /* bytes */

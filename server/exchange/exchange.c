@@ -25,9 +25,14 @@ int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, s
 	exchanges->links = links;
 	exchanges->queue = queue;
 	exchanges->upstream = upstream;
+	exchanges_read_bounds(exchanges);
+	exchanges->timer_at = UINT64_MAX;
 	TAILQ_INIT(&exchanges->waiting);
+	TAILQ_INIT(&exchanges->line);
 	uv_timer_init(loop, &exchanges->timer);
-	exchanges->timer.data = exchanges;
+	uv_prepare_init(loop, &exchanges->turn);
+	exchanges->timer.data = exchanges->turn.data = exchanges;
+	exchanges->handles = 2;
 	*ret_exchanges = exchanges;
 	return 0;
 }
@@ -36,14 +41,18 @@ static void on_closed(uv_handle_t *handle)
 {
 	struct exchanges *exchanges = handle->data;
 
+	if (--exchanges->handles)
+		return;
 	config_unref(exchanges->config);
 	free(exchanges);
 }
 
 void exchanges_close(struct exchanges *exchanges)
 {
-	if (exchanges)
-		uv_close((uv_handle_t *)&exchanges->timer, on_closed);
+	if (!exchanges)
+		return;
+	uv_close((uv_handle_t *)&exchanges->timer, on_closed);
+	uv_close((uv_handle_t *)&exchanges->turn, on_closed);
 }
 
 static const char *const state_names[] = {
@@ -80,6 +89,7 @@ void exchange_enter(struct exchange *exchange, enum exchange_state state)
 	}
 	if (state != EXCHANGE_HELD && state != EXCHANGE_WAITING)
 		exchange_unlist(exchange);
+	exchange_count(exchange, state);
 	exchange->state = state;
 }
 
@@ -368,11 +378,13 @@ void exchange_app_gone(struct exchange *exchange)
 void exchange_app_shut(struct exchange *exchange)
 {
 	exchange->app_shut = true;
+	exchange_due(exchange);
 }
 
 void exchange_free(struct exchange *exchange)
 {
 	exchange_unlist(exchange);
+	exchange_count(exchange, EXCHANGE_OVER);
 	if (exchange->sending)
 		upstream_cancel(exchange->sending);
 	if (exchange->watch)

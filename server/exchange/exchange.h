@@ -9,7 +9,8 @@
  *       \--too large, streamed--> sending       \              +--> storing --> (202, 503)
  *                                                \--answer--> fetching           (504)
  *
- * The exchanges own the list of what is held and the one timer for it; an exchange belongs to
+ * The exchanges own the list of what is held and the one timer for it, and bound how many are
+ * under way at once: the others are held until it is their turn. An exchange belongs to
  * whoever made it (the app's connection). What the app hears is told through exchange_ops.
  * Knows no socket of an app. Chooses links through links_choose, sends through upstream, stores
  * through queue.
@@ -30,8 +31,10 @@ int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, s
 	__attribute__((warn_unused_result));
 /* Every exchange must be gone. */
 void exchanges_close(struct exchanges *exchanges);
-/* A link came or went, or a backlog got shorter: what is held is tried again. */
+/* A link came or went: what is held is tried again, one after the other, some at a time. */
 void exchanges_wake(struct exchanges *exchanges);
+/* A backlog got shorter: so is what waits behind one. */
+void exchanges_backlog_changed(struct exchanges *exchanges);
 
 /* What the app hears from us rather than from the origin. */
 struct exchange_answer {
@@ -110,7 +113,11 @@ int exchanges_cancel(struct exchanges *exchanges, const char *id);
 
 struct exchanges_statistics {
 	uint64_t started, held, cancelled, stored, refused, answered, failed, moved;
-	size_t held_now;
+	uint64_t waited; /* for others to end: as many were under way as may be */
+	size_t held_now; /* or waiting for a stored answer */
+	size_t sending;	 /* under way to an origin */
+	size_t released; /* of what was held: sending, or looked up in the queue */
+	size_t in_line;	 /* held, and sent as soon as others end */
 };
 void exchanges_statistics(const struct exchanges *exchanges, struct exchanges_statistics *ret);
 

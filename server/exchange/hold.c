@@ -1,4 +1,5 @@
 /* Exchanges that wait: for a link, behind a backlog, or for a stored answer. */
+/* Deadlines in a heap, ids in a hash table: ten thousand may wait. */
 #include "exchange/internal.h"
 
 #include "base/log.h"
@@ -8,26 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void exchange_list(struct exchange *exchange, uint64_t deadline)
-{
-	exchange->deadline = deadline;
-	if (!exchange->listed) {
-		TAILQ_INSERT_TAIL(&exchange->exchanges->waiting, exchange, entry);
-		exchange->exchanges->statistics.held_now++;
-		exchange->listed = true;
-	}
-	exchanges_arm(exchange->exchanges);
-}
-
-void exchange_unlist(struct exchange *exchange)
-{
-	if (!exchange->listed)
-		return;
-	TAILQ_REMOVE(&exchange->exchanges->waiting, exchange, entry);
-	exchange->exchanges->statistics.held_now--;
-	exchange->listed = false;
-}
-
 static uint64_t next_of(const struct exchange *exchange)
 {
 	if (exchange->app_shut)
@@ -36,21 +17,56 @@ static uint64_t next_of(const struct exchange *exchange)
 									     : exchange->deadline;
 }
 
-void exchanges_arm(struct exchanges *exchanges)
+static void arm(struct exchanges *exchanges)
 {
-	uint64_t now = uv_now(exchanges->loop), first = UINT64_MAX;
-	struct exchange *exchange;
+	const struct heap_node *first = heap_first(&exchanges->due);
+	uint64_t now = uv_now(exchanges->loop), at = first ? first->at : UINT64_MAX;
 
-	TAILQ_FOREACH (exchange, &exchanges->waiting, entry) {
-		uint64_t next = next_of(exchange);
-
-		if (next < first)
-			first = next;
-	}
-	if (first == UINT64_MAX)
-		uv_timer_stop(&exchanges->timer);
+	if (at == exchanges->timer_at)
+		return;
+	exchanges->timer_at = at;
+	if (first)
+		uv_timer_start(&exchanges->timer, on_hold_timer, at > now ? at - now : 0, 0);
 	else
-		uv_timer_start(&exchanges->timer, on_hold_timer, first > now ? first - now : 0, 0);
+		uv_timer_stop(&exchanges->timer);
+}
+
+void exchange_due(struct exchange *exchange)
+{
+	if (!exchange->listed)
+		return;
+	heap_put(&exchange->exchanges->due, &exchange->due, next_of(exchange));
+	arm(exchange->exchanges);
+}
+
+void exchange_list(struct exchange *exchange, uint64_t deadline)
+{
+	struct exchanges *exchanges = exchange->exchanges;
+
+	exchange->deadline = deadline;
+	if (!exchange->listed) {
+		TAILQ_INSERT_TAIL(&exchanges->waiting, exchange, entry);
+		exchange_id(exchange);
+		HASH_ADD_STR(exchanges->by_id, id, exchange);
+		exchanges->statistics.held_now++;
+		exchange->listed = true;
+	}
+	exchange_due(exchange);
+}
+
+void exchange_unlist(struct exchange *exchange)
+{
+	struct exchanges *exchanges = exchange->exchanges;
+
+	if (!exchange->listed)
+		return;
+	exchange_leave_line(exchange);
+	TAILQ_REMOVE(&exchanges->waiting, exchange, entry);
+	HASH_DEL(exchanges->by_id, exchange);
+	heap_remove(&exchanges->due, &exchange->due);
+	exchanges->statistics.held_now--;
+	exchange->listed = false;
+	arm(exchanges);
 }
 
 void exchange_hold(struct exchange *exchange, const char *why)
@@ -60,7 +76,6 @@ void exchange_hold(struct exchange *exchange, const char *why)
 	bool first = !exchange->deadline;
 
 	exchange_enter(exchange, EXCHANGE_HELD);
-	exchange_id(exchange);
 	exchange_note(exchange, "held: %s", why);
 	if (exchange->has_wait && exchange->wait < hold)
 		hold = exchange->wait;
@@ -69,36 +84,6 @@ void exchange_hold(struct exchange *exchange, const char *why)
 	exchange->counted_held = true;
 	/* The hold is one span, however often the exchange comes back to it. */
 	exchange_list(exchange, first ? now + hold : exchange->deadline);
-}
-
-/* Try again; what is still without a link stays held. */
-static void try_again(struct exchange *exchange)
-{
-	exchange->tried = 0;
-	exchange->retry_at = 0;
-	if (exchange->behind) {
-		exchange_match(exchange);
-		return;
-	}
-	if (exchange_send(exchange) == -ENETUNREACH)
-		return;
-	if (exchange->state == EXCHANGE_HELD)
-		exchange->retry_at = uv_now(exchange->exchanges->loop) + RETRY_FIRST;
-}
-
-void exchanges_wake(struct exchanges *exchanges)
-{
-	struct exchange *exchange = TAILQ_FIRST(&exchanges->waiting), *next;
-
-	/* Sending tells the app nothing before it returns, so none but the one at hand moves; it
-	 * may move to the end, and is looked at once all the same. */
-	for (size_t bound = exchanges->statistics.held_now; exchange && bound > 0; bound--) {
-		next = TAILQ_NEXT(exchange, entry);
-		if (exchange->state == EXCHANGE_HELD)
-			try_again(exchange);
-		exchange = next;
-	}
-	exchanges_arm(exchanges);
 }
 
 static bool is_stored_by_rule(const struct exchange *exchange)
@@ -126,10 +111,13 @@ static void hold_over(struct exchange *exchange)
 	else if (is_stored_by_rule(exchange))
 		exchange_store(exchange);
 	else
-		exchange_answer(
-			exchange, 504, "No link",
-			"No link was usable within the hold time; the request was not stored.",
-			NULL);
+		exchange_answer(exchange, 504, exchange->in_line ? "Busy" : "No link",
+				exchange->in_line
+					? "Too many requests were under way within the hold time; "
+					  "this one was not sent and not stored."
+					: "No link was usable within the hold time; the request "
+					  "was not stored.",
+				NULL);
 }
 
 static void hung_up(struct exchange *exchange)
@@ -139,36 +127,34 @@ static void hung_up(struct exchange *exchange)
 	exchange->ops.on_abort(exchange->arg, "the app hung up");
 }
 
-static struct exchange *due_one(struct exchanges *exchanges, uint64_t now)
+static void now_due(struct exchange *exchange, uint64_t now)
 {
-	struct exchange *exchange;
-
-	TAILQ_FOREACH (exchange, &exchanges->waiting, entry) {
-		if (next_of(exchange) <= now)
-			return exchange;
+	if (exchange->app_shut) {
+		hung_up(exchange);
+	} else if (exchange->deadline <= now) {
+		hold_over(exchange);
+	} else {
+		exchange->retry_at = 0;
+		exchange_due(exchange);
+		exchange_line_up(exchange);
 	}
-	return NULL;
 }
 
 void on_hold_timer(uv_timer_t *timer)
 {
 	struct exchanges *exchanges = timer->data;
 	uint64_t now = uv_now(exchanges->loop);
-	struct exchange *exchange;
+	struct heap_node *first;
 
+	exchanges->timer_at = UINT64_MAX;
 	/* What the app is told may free any exchange: look again each time. */
 	for (size_t bound = exchanges->statistics.held_now; bound > 0; bound--) {
-		exchange = due_one(exchanges, now);
-		if (!exchange)
+		first = heap_first(&exchanges->due);
+		if (!first || first->at > now)
 			break;
-		if (exchange->app_shut)
-			hung_up(exchange);
-		else if (exchange->deadline <= now)
-			hold_over(exchange);
-		else
-			try_again(exchange);
+		now_due((struct exchange *)((char *)first - offsetof(struct exchange, due)), now);
 	}
-	exchanges_arm(exchanges);
+	arm(exchanges);
 }
 
 static struct queue_row *held_row(const struct exchange *exchange, bool bodies)
@@ -212,11 +198,8 @@ static struct exchange *find_held(struct exchanges *exchanges, const char *id)
 {
 	struct exchange *exchange;
 
-	TAILQ_FOREACH (exchange, &exchanges->waiting, entry) {
-		if (exchange->state == EXCHANGE_HELD && strcmp(exchange->id, id) == 0)
-			return exchange;
-	}
-	return NULL;
+	HASH_FIND_STR(exchanges->by_id, id, exchange);
+	return exchange && exchange->state == EXCHANGE_HELD ? exchange : NULL;
 }
 
 struct queue_row *exchanges_row(struct exchanges *exchanges, const char *id, bool bodies)
@@ -246,27 +229,38 @@ static bool passes(const struct exchange *exchange, const struct queue_filter *f
 	return !filter->before || strcmp(exchange->id, filter->before) < 0;
 }
 
-static int compare_newest(const void *a, const void *b)
+/* Into the `count` newest so far; the last falls out when there are `max`. */
+static size_t keep_newest(struct exchange **found, size_t count, size_t max,
+			  struct exchange *exchange)
 {
-	const struct exchange *const *x = a, *const *y = b;
+	size_t at = count;
 
-	return strcmp((*y)->id, (*x)->id);
+	while (at > 0 && strcmp(found[at - 1]->id, exchange->id) < 0)
+		at--;
+	if (at == max)
+		return count;
+	if (count == max)
+		count--;
+	memmove(found + at + 1, found + at, (count - at) * sizeof(*found));
+	found[at] = exchange;
+	return count + 1;
 }
 
 size_t exchanges_rows(struct exchanges *exchanges, const struct queue_filter *filter,
 		      struct queue_row **ret_rows, size_t max)
 {
-	size_t count = 0, rows = 0, room = exchanges->statistics.held_now;
-	struct exchange **found = calloc(room + 1, sizeof(*found)), *exchange;
+	struct exchange **found = calloc(max + 1, sizeof(*found)), *exchange;
+	size_t count = 0, rows = 0;
 
 	if (!found)
 		return 0;
-	TAILQ_FOREACH (exchange, &exchanges->waiting, entry) {
+	/* Nearly in order: few are moved. */
+	TAILQ_FOREACH_REVERSE(exchange, &exchanges->waiting, exchange_list, entry)
+	{
 		if (passes(exchange, filter))
-			found[count++] = exchange;
+			count = keep_newest(found, count, max, exchange);
 	}
-	qsort(found, count, sizeof(*found), compare_newest);
-	for (size_t i = 0; i < count && rows < max; i++) {
+	for (size_t i = 0; i < count; i++) {
 		ret_rows[rows] = held_row(found[i], false);
 		if (ret_rows[rows])
 			rows++;

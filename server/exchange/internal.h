@@ -1,9 +1,11 @@
 /* What the files of exchange share; for nobody else. */
 #pragma once
 
+#include "base/heap.h"
 #include "exchange/exchange.h"
 
 #include <sys/queue.h>
+#include <uthash.h>
 
 #define EXCHANGE_STATES(X)        \
 	X(RECEIVING, "receiving") \
@@ -28,7 +30,14 @@ struct exchanges {
 	struct queue *queue;
 	struct upstream *upstream;
 	struct exchange_list waiting; /* held or waiting: whatever has a deadline; oldest first */
-	uv_timer_t timer;	      /* the earliest deadline */
+	struct exchange *by_id;	      /* uthash of the same */
+	struct heap due;	      /* of the same, by what is next for each */
+	uv_timer_t timer;	      /* the earliest of these */
+	uint64_t timer_at;	      /* loop ms; UINT64_MAX: stopped */
+	struct exchange_list line;    /* held ones whose turn to be sent comes, in its order */
+	uv_prepare_t turn;
+	unsigned handles;
+	size_t sending_max, released_max;
 	struct exchanges_statistics statistics;
 };
 
@@ -39,6 +48,9 @@ struct ticket {
 
 struct exchange {
 	TAILQ_ENTRY(exchange) entry; /* in exchanges->waiting, when listed */
+	TAILQ_ENTRY(exchange) line_entry;
+	UT_hash_handle hh;
+	struct heap_node due;
 	struct exchanges *exchanges;
 	struct config *config; /* keeps the rule */
 	const struct rule *rule;
@@ -50,7 +62,7 @@ struct exchange {
 	int64_t received;     /* wall, ms */
 	struct buf body;      /* whole, or what waits to be streamed */
 	bool body_ended, streaming, stream_ready, listed, behind, app_shut, async, has_wait,
-		counted_held;
+		counted_held, in_line, released;
 	uint64_t wait;	/* Prefer: wait, ms */
 	uint32_t tried; /* links, in this round */
 	unsigned rounds;
@@ -84,8 +96,20 @@ struct exchange *ticket_take(void *arg);
 void exchange_hold(struct exchange *exchange, const char *why);
 void exchange_list(struct exchange *exchange, uint64_t deadline);
 void exchange_unlist(struct exchange *exchange);
-void exchanges_arm(struct exchanges *exchanges);
 void on_hold_timer(uv_timer_t *timer);
+/* retry_at or app_shut has changed. */
+void exchange_due(struct exchange *exchange);
+
+/* turn.c */
+void exchanges_read_bounds(struct exchanges *exchanges);
+/* To the end of the line, when it is not in it. */
+void exchange_line_up(struct exchange *exchange);
+void exchange_leave_line(struct exchange *exchange);
+/* For one that comes now. Those that were held have a share of their own. */
+bool exchanges_have_room(const struct exchanges *exchanges);
+/* Of a change of state: how many are under way, and how many of these were held. */
+void exchange_count(struct exchange *exchange, enum exchange_state to);
+void on_turn(uv_prepare_t *prepare);
 
 /* send.c */
 /* Over the best link; -ENETUNREACH when there is none. */

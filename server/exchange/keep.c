@@ -31,6 +31,12 @@ static bool is_ordered(const struct exchange *exchange)
 static void dispatch(struct exchange *exchange)
 {
 	exchange->tried = 0;
+	if (exchange->state != EXCHANGE_HELD && !exchanges_have_room(exchange->exchanges)) {
+		exchange->exchanges->statistics.waited++;
+		exchange_hold(exchange, "as many requests are under way as may be");
+		exchange_line_up(exchange);
+		return;
+	}
 	if (exchange_send(exchange) < 0)
 		exchange_hold(exchange, "no link is usable");
 }

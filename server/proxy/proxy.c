@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SWEEP_INTERVAL = 500 /* ms */, ACCEPT_BATCH = 64, BACKLOG = 1024 };
+enum { SWEEP_INTERVAL = 500 /* ms */, ACCEPT_BATCH = 64, BACKLOG = 4096 };
 
 static void accept_all(struct listener *listener);
 
