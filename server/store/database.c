@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,11 +56,22 @@ static void sync_dir(const char *dir)
 	close(fd);
 }
 
+static void sync_parent(const char *dir)
+{
+	char *copy = strdup(dir);
+
+	if (copy)
+		sync_dir(dirname(copy));
+	free(copy);
+}
+
 static int make_file(const struct paths *paths)
 {
 	int fd;
 
-	if (mkdir(paths->dir, 0700) < 0 && errno != EEXIST)
+	if (mkdir(paths->dir, 0700) == 0)
+		sync_parent(paths->dir);
+	else if (errno != EEXIST)
 		return -errno;
 	fd = open(paths->db, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
@@ -124,12 +136,12 @@ static int check_pages(sqlite3 *db)
 	return store_errno(r);
 }
 
-/* auto_vacuum must come before the first page is written; EXCLUSIVE before WAL, so that no
- * shared memory file is used and no second daemon gets in. */
+/* EXCLUSIVE before the file is read, which auto_vacuum does: so no shared memory file is used and
+ * no second daemon gets in. auto_vacuum before the first page is written. */
 static int configure(sqlite3 *db)
 {
-	static const char pragmas[] = "PRAGMA auto_vacuum=INCREMENTAL;"
-				      "PRAGMA locking_mode=EXCLUSIVE;"
+	static const char pragmas[] = "PRAGMA locking_mode=EXCLUSIVE;"
+				      "PRAGMA auto_vacuum=INCREMENTAL;"
 				      "PRAGMA journal_mode=WAL;"
 				      "PRAGMA synchronous=FULL;"
 				      "PRAGMA foreign_keys=ON;"
