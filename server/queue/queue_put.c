@@ -47,7 +47,8 @@ static int run_put(struct store_job *job, sqlite3 *db)
 	r = sql_run(db, "INSERT INTO request_bodies (seq, fields, body) VALUES (?, ?, ?)", "ibb",
 		    seq, q->fields, q->fields_len, q->body, q->body_len);
 	if (r == 0)
-		r = event_add(db, seq, q->received, op->what);
+		r = sql_run(db, "INSERT INTO request_events (seq, n, at, what) VALUES (?, 1, ?, ?)",
+			    "iit", seq, q->received, op->what);
 	if (r == 0)
 		r = op_note(op, q->id, REQUEST_STORED, op->what);
 	op->delta.rows[REQUEST_STORED] = 1;
@@ -106,6 +107,7 @@ int queue_put(struct queue *queue, const struct queue_request *q, const char *wh
 	op->request.body = op_bytes(op, q->body, q->body_len);
 	op->what = op_text(op, what);
 	op->reserved = cost;
+	op->job.unguarded = true;
 	op->finish = finish_put;
 	return op_submit(op);
 }

@@ -207,6 +207,9 @@ int database_open(const char *dir, sqlite3 **ret_db, bool *ret_was_corrupt)
 
 	if (!paths)
 		return -ENOMEM;
+	/* SQLite's own sums of memory cost a lock at every allocation. Of no effect when it runs
+	 * already: then this is not the first store. */
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	r = paths_make(paths, dir);
 	if (r < 0)
 		goto out;

@@ -19,6 +19,7 @@ struct store {
 	sqlite3 *db; /* the worker's while `busy`, else the loop's */
 	struct job_list waiting, batch;
 	uv_work_t work;
+	uv_prepare_t turn; /* active while jobs wait for the end of the loop's turn */
 	bool busy, closing;
 	void (*closed)(void *arg);
 	void *closed_arg;
@@ -97,6 +98,18 @@ static int execute(struct store *store, const char *sql)
 	return store_errno(sqlite3_exec(store->db, sql, NULL, NULL, NULL));
 }
 
+/* Without a savepoint there is no way back from half a job. */
+static void run_unguarded(struct store *store, struct store_job *job, bool *ret_lost)
+{
+	int64_t before = sqlite3_total_changes64(store->db);
+
+	job->status = job->run(job, store->db);
+	if (job->status < 0 && sqlite3_total_changes64(store->db) != before)
+		*ret_lost = true;
+	if (sqlite3_get_autocommit(store->db))
+		*ret_lost = true;
+}
+
 /* One job in a savepoint of its own. SQLite may end the whole transaction by itself after a
  * full disk or an I/O error; *ret_lost then says that the batch is gone. */
 static void run_in_savepoint(struct store *store, struct store_job *job, bool *ret_lost)
@@ -126,7 +139,10 @@ static int run_writers(struct store *store)
 		if (job->read_only) {
 			job->status = job->run(job, store->db);
 		} else if (error == 0) {
-			run_in_savepoint(store, job, &lost);
+			if (job->unguarded)
+				run_unguarded(store, job, &lost);
+			else
+				run_in_savepoint(store, job, &lost);
 			if (lost)
 				error = job->status < 0 ? job->status : -EIO;
 		}
@@ -203,6 +219,22 @@ static void count_batch(struct store *store)
 
 static void pump(struct store *store);
 
+static void on_turn(uv_prepare_t *turn)
+{
+	struct store *store = turn->data;
+
+	uv_prepare_stop(turn);
+	pump(store);
+}
+
+/* What one turn of the loop brings is one batch: the first must not go alone and make the others
+ * wait for its commit. */
+static void pump_soon(struct store *store)
+{
+	if (!store->busy)
+		uv_prepare_start(&store->turn, on_turn);
+}
+
 static void on_work(uv_work_t *work)
 {
 	run_batch(work->data);
@@ -222,7 +254,7 @@ static void on_work_done(uv_work_t *work, int status)
 			job->done(job, job->status);
 	}
 	store->busy = false;
-	pump(store);
+	pump_soon(store);
 }
 
 static void on_close_work(uv_work_t *work)
@@ -232,16 +264,23 @@ static void on_close_work(uv_work_t *work)
 	database_close(store->db);
 }
 
-static void on_close_done(uv_work_t *work, int status)
+static void on_turn_closed(uv_handle_t *handle)
 {
-	struct store *store = work->data;
+	struct store *store = handle->data;
 	void (*closed)(void *arg) = store->closed;
 	void *arg = store->closed_arg;
 
-	(void)status;
 	free(store);
 	if (closed)
 		closed(arg);
+}
+
+static void on_close_done(uv_work_t *work, int status)
+{
+	struct store *store = work->data;
+
+	(void)status;
+	uv_close((uv_handle_t *)&store->turn, on_turn_closed);
 }
 
 static void queue_work(struct store *store, uv_work_cb work, uv_after_work_cb after)
@@ -282,6 +321,8 @@ int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 		return r;
 	}
 	store->statistics.database_bytes = database_bytes(store->db);
+	uv_prepare_init(loop, &store->turn);
+	store->turn.data = store;
 	*ret_store = store;
 	return 0;
 }
@@ -326,7 +367,7 @@ int store_submit(struct store *store, struct store_job *job)
 	}
 	job->status = 0;
 	job_list_push(&store->waiting, job);
-	pump(store);
+	pump_soon(store);
 	return 0;
 }
 
@@ -337,7 +378,7 @@ void store_close(struct store *store, void (*closed)(void *arg), void *arg)
 	store->closing = true;
 	store->closed = closed;
 	store->closed_arg = arg;
-	pump(store);
+	pump_soon(store);
 }
 
 void store_statistics(const struct store *store, struct store_statistics *ret)

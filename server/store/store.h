@@ -34,6 +34,9 @@ struct store_job {
 	/* A look-up: waits for no commit of its own, and keeps its own status when the commit of
 	 * its batch fails (what it saw may then be gone). */
 	bool read_only;
+	/* Often done and hardly ever failing half-way: goes without a savepoint. If it fails after
+	 * it has changed something, its whole batch fails with it. */
+	bool unguarded;
 };
 
 /* Opens or makes DIR/holdfast.db (0600, DIR 0700), synchronously. 0 or negative errno.
