@@ -16,7 +16,7 @@ find_program(CLANG NAMES clang clang-14 REQUIRED)
 find_program(LLVM_STRIP NAMES llvm-strip llvm-strip-14 REQUIRED)
 find_program(BPFTOOL NAMES bpftool PATHS /usr/sbin /sbin REQUIRED)
 
-# llhttp is a library of its own on newer systems; Debian 12 ships its C sources in node-llhttp.
+# The tests' second reader of HTTP. llhttp is a library of its own on newer systems; Debian 12 ships its C sources in node-llhttp.
 find_library(LLHTTP_LIBRARY NAMES llhttp)
 if(LLHTTP_LIBRARY)
   find_path(LLHTTP_INCLUDE llhttp.h REQUIRED)

@@ -230,6 +230,7 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 				 ? match_rule(exchange, target + strcspn(target, "?"))
 				 : &exchange->config->defaults;
 	buf_init(&exchange->body, exchange->config->queue.max_request);
+	buf_init(&exchange->trailers, 2 * HTTP_TRAILERS_MAX);
 	read_preferences(exchange);
 	exchanges->statistics.started++;
 	*ret_exchange = exchange;
@@ -310,12 +311,20 @@ void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
 	exchange->ops.on_abort(exchange->arg, "out of memory for a streamed body");
 }
 
+void exchange_trailers(struct exchange *exchange, const struct http_head *trailers)
+{
+	/* They are an addition; a request without them is still the same. */
+	if (exchange->streaming && http_write_fields(&exchange->trailers, trailers) < 0)
+		buf_clear(&exchange->trailers);
+}
+
 void exchange_body_end(struct exchange *exchange)
 {
 	exchange->body_ended = true;
 	if (exchange->streaming) {
 		if (exchange->stream_ready && !buf_len(&exchange->body))
-			exchange->stream_ready = upstream_write_end(exchange->sending) == 0;
+			exchange->stream_ready =
+				upstream_write_end(exchange->sending, &exchange->trailers) == 0;
 		return;
 	}
 	if (exchange->state == EXCHANGE_RECEIVING)
@@ -392,6 +401,7 @@ void exchange_free(struct exchange *exchange)
 	if (exchange->ticket)
 		exchange->ticket->exchange = NULL;
 	buf_done(&exchange->body);
+	buf_done(&exchange->trailers);
 	config_unref(exchange->config);
 	free(exchange->events);
 	free(exchange);

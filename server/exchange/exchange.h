@@ -86,6 +86,9 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 /* The rest of the request, as it comes. Callbacks may come from inside. */
 void exchange_start(struct exchange *exchange);
 void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len);
+/* The trailers of a chunked body, before its end. They go with a body that is streamed; one that is
+ * read whole is sent with its length, without them. */
+void exchange_trailers(struct exchange *exchange, const struct http_head *trailers);
 void exchange_body_end(struct exchange *exchange);
 /* Should the app's side stop reading the body? Until on_drain. */
 bool exchange_is_full(const struct exchange *exchange);

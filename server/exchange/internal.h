@@ -61,6 +61,7 @@ struct exchange {
 	char id[ID_TEXT_MAX]; /* "" until it is needed */
 	int64_t received;     /* wall, ms */
 	struct buf body;      /* whole, or what waits to be streamed */
+	struct buf trailers;  /* of a streamed body, as lines */
 	bool body_ended, streaming, stream_ready, listed, behind, app_shut, async, has_wait,
 		counted_held, in_line, released;
 	uint64_t wait;	/* Prefer: wait, ms */

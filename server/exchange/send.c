@@ -21,6 +21,13 @@ static void on_body(void *arg, const uint8_t *data, size_t len)
 	exchange->ops.on_body(exchange->arg, data, len);
 }
 
+static void on_trailers(void *arg, const struct http_head *trailers)
+{
+	struct exchange *exchange = arg;
+
+	exchange->ops.on_trailers(exchange->arg, trailers);
+}
+
 static void on_end(void *arg)
 {
 	struct exchange *exchange = arg;
@@ -44,7 +51,8 @@ static void on_drain(void *arg)
 		buf_clear(body);
 	}
 	if (exchange->body_ended) {
-		exchange->stream_ready = upstream_write_end(exchange->sending) == 0;
+		exchange->stream_ready =
+			upstream_write_end(exchange->sending, &exchange->trailers) == 0;
 		return;
 	}
 	if (!upstream_is_full(exchange->sending))
@@ -140,6 +148,7 @@ static int send_over(struct exchange *exchange, struct link *link)
 	static const struct upstream_ops ops = {
 		.on_head = on_head,
 		.on_body = on_body,
+		.on_trailers = on_trailers,
 		.on_end = on_end,
 		.on_fail = on_fail,
 		.on_drain = on_drain,

@@ -1,5 +1,5 @@
 /* Heads as values: fields looked up, added, written out. */
-#include "msg/http_msg.h"
+#include "msg/http_line.h"
 
 #include <errno.h>
 #include <string.h>
@@ -116,6 +116,44 @@ static bool is_connection_field(const char *name)
 	return strncasecmp(name, "proxy-authent", 13) == 0;
 }
 
+bool http_field_may_trail(const struct http_head *head, const char *name)
+{
+	static const char *const names[] = {"age",
+					    "authorization",
+					    "cache-control",
+					    "content-encoding",
+					    "content-length",
+					    "content-range",
+					    "content-type",
+					    "cookie",
+					    "date",
+					    "expect",
+					    "expires",
+					    "host",
+					    "if-match",
+					    "if-none-match",
+					    "if-modified-since",
+					    "if-range",
+					    "if-unmodified-since",
+					    "location",
+					    "max-forwards",
+					    "pragma",
+					    "range",
+					    "retry-after",
+					    "set-cookie",
+					    "vary",
+					    "via",
+					    "warning",
+					    "www-authenticate"};
+
+	if (http_field_is_hop_by_hop(head, name))
+		return false;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcasecmp(name, names[i]) == 0)
+			return false;
+	return true;
+}
+
 /* Does Connection name anything but the two usual options? Then each field is asked for. */
 static bool connection_names_fields(const struct http_head *head)
 {
@@ -230,21 +268,32 @@ int http_write_fields(struct buf *out, const struct http_head *head)
 	return r;
 }
 
-static int write_upgrade(struct buf *out, const struct http_head *head)
+/* What is of the connection and meant for the next one too. */
+static int write_connection(struct buf *out, const struct http_head *head)
 {
-	char protocols[HTTP_UPGRADE_MAX];
+	bool te = head->kind == HTTP_KIND_REQUEST && http_field_has_token(head, "te", "trailers");
+	const char *trailer = head->framing == HTTP_CHUNKED ? http_field(head, "trailer") : NULL;
+	char protocols[HTTP_UPGRADE_MAX] = "";
+	int r = 0;
 
-	if (!http_upgrade_of(head, protocols, sizeof(protocols)))
-		return 0;
-	return buf_printf(out, "Connection: Upgrade\r\nUpgrade: %s\r\n", protocols);
+	if (head->upgrade)
+		http_upgrade_of(head, protocols, sizeof(protocols));
+	if (te)
+		r = buf_printf(out, "TE: trailers\r\n");
+	if (r == 0 && protocols[0])
+		r = buf_printf(out, "Upgrade: %s\r\n", protocols);
+	if (r == 0 && (te || protocols[0]))
+		r = buf_printf(out, "Connection: %s%s%s\r\n", te ? "TE" : "",
+			       te && protocols[0] ? ", " : "", protocols[0] ? "Upgrade" : "");
+	return r == 0 && trailer ? write_field(out, "Trailer", trailer) : r;
 }
 
 static int write_rest(struct buf *out, const struct http_head *head, const char *extra)
 {
 	int r = http_write_fields(out, head);
 
-	if (r == 0 && head->upgrade)
-		r = write_upgrade(out, head);
+	if (r == 0)
+		r = write_connection(out, head);
 	if (r == 0 && extra)
 		r = append_text(out, extra);
 	if (r == 0)
@@ -284,25 +333,12 @@ int http_write_response_head(struct buf *out, const struct http_head *head, cons
 
 static int read_line(struct http_head *head, const char *line, size_t len)
 {
-	const char *colon = memchr(line, ':', len);
-	struct http_field field;
-	size_t name, value;
+	size_t at = buf_len(&head->text);
+	const char *wrong;
 
-	if (!colon || colon == line || head->field_count == HTTP_FIELDS_MAX ||
-	    memchr(line, '\0', len))
-		return -EINVAL;
-	name = (size_t)(colon - line);
-	value = len - name - 1;
-	for (colon++; value && (*colon == ' ' || *colon == '\t'); colon++)
-		value--;
-	field.name = (uint32_t)buf_len(&head->text);
-	if (buf_append(&head->text, line, name) < 0 || buf_append(&head->text, "", 1) < 0)
-		return -EINVAL;
-	field.value = (uint32_t)buf_len(&head->text);
-	if (buf_append(&head->text, colon, value) < 0 || buf_append(&head->text, "", 1) < 0)
-		return -EINVAL;
-	head->fields[head->field_count++] = field;
-	return 0;
+	return buf_append(&head->text, line, len) < 0 || http_line_field(head, at, &wrong) < 0
+		       ? -EINVAL
+		       : 0;
 }
 
 int http_read_fields(struct http_head *head, const uint8_t *lines, size_t len)

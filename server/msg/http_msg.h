@@ -1,7 +1,7 @@
 /*
- * HTTP/1.x messages: heads parsed and written, bodies framed (RFC 9112), with llhttp.
+ * HTTP/1.x messages: heads parsed and written, bodies framed (RFC 9112).
  * Pure: bytes in, structs out, no I/O. What is ambiguous is refused, on both sides:
- * Transfer-Encoding with Content-Length, bare CR, more than one Host, obs-fold.
+ * Transfer-Encoding with Content-Length, bare CR or LF, more than one Host, obs-fold.
  */
 #pragma once
 
@@ -68,11 +68,15 @@ bool http_upgrade_of(const struct http_head *head, char *ret, size_t size);
 /* Is the field only for one connection: Connection, what it names, Keep-Alive,
  * Transfer-Encoding, TE, Trailer, Upgrade, HTTP2-Settings, Proxy-*? (RFC 9110, 7.6.1) */
 bool http_field_is_hop_by_hop(const struct http_head *head, const char *name);
+/* May the field come after the body of that message? Not what frames, routes, guards or
+ * describes it (RFC 9110, 6.5.1). */
+bool http_field_may_trail(const struct http_head *head, const char *name);
 bool http_method_is_safe(const char *method);	    /* GET, HEAD, OPTIONS, TRACE */
 bool http_method_is_idempotent(const char *method); /* and PUT, DELETE */
 
 /* Write a request head ("POST /x HTTP/1.1") or a response head with its fields and the empty
- * line; hop-by-hop fields are left out, but for the Upgrade of a head that has `upgrade` set.
+ * line. Hop-by-hop fields are left out, but for what is said anew to the next hop: the Upgrade of
+ * a head that has `upgrade` set, TE: trailers, and the Trailer of a chunked message.
  * extra: more lines, each ending in CRLF, or NULL. */
 int http_write_request_head(struct buf *out, const struct http_head *head, const char *target,
 			    const char *extra) __attribute__((warn_unused_result));
@@ -104,9 +108,10 @@ int http_parser_new(enum http_kind kind, const struct http_parser_ops *ops, void
 void http_parser_free(struct http_parser *parser);
 /* Before the next response: what was the request's method (HEAD and CONNECT have no body)? */
 void http_parser_expect(struct http_parser *parser, const char *request_method);
-/* 0; -EPROTO for what RFC 9112 forbids (http_parser_error says what), -EMSGSIZE for a head
- * over the limits, or what a callback gave. Stops after one whole message: *ret_consumed may
- * be less than len; feed the rest later. */
+/* 0; -EPROTO for what RFC 9112 forbids (http_parser_error says what), -EMSGSIZE for a head or
+ * trailers over the limits, -ENAMETOOLONG for a target; -EPROTONOSUPPORT for another version of
+ * HTTP, -EOPNOTSUPP for a transfer coding, of a request; or what a callback gave. Stops after one
+ * whole message: *ret_consumed may be less than len; feed the rest later. */
 int http_parser_feed(struct http_parser *parser, const uint8_t *data, size_t len,
 		     size_t *ret_consumed) __attribute__((warn_unused_result));
 /* End of stream: completes a body until close; 0, or -EPROTO in the middle of a message. */

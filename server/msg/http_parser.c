@@ -1,166 +1,89 @@
 /*
  * One side of one HTTP/1.x connection, message after message.
  *
- * llhttp finds the parts; what it lets pass and RFC 9112 does not is refused here: a CR
- * without LF and an LF without CR (llhttp 8.1.0 takes either for a line end), obs-fold,
- * Transfer-Encoding beside Content-Length, several Host fields.
+ *   between --a line begins--> head --empty line--> body --its end--> (between)
+ *                                \--no body----------^ \--last chunk--> trailers --empty line--^
+ *
+ * Heads are gathered and parsed line by line (http_line.c), and bodies cut out by length, by
+ * chunks (http_chunks.c) or up to the end of the stream. What two readers might read in two
+ * ways is refused: a CR or LF alone, folded lines, Transfer-Encoding beside Content-Length or
+ * other than chunked, numbers that are not plain, several Host fields.
  */
-#include "msg/http_msg.h"
+#include "msg/http_chunks.h"
+#include "msg/http_line.h"
 
 #include <errno.h>
-#include <llhttp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+enum step { STEP_BETWEEN, STEP_HEAD, STEP_BODY, STEP_TRAILERS, STEP_END };
+
 struct http_parser {
-	llhttp_t llhttp;
-	llhttp_settings_t settings;
 	struct http_parser_ops ops;
 	void *arg;
 	enum http_kind kind;
+	enum step step;
 	struct http_head head;
-	struct http_field field; /* the one being read */
-	bool in_message, in_trailer, head_request, complete;
-	size_t trailer_bytes, leading_bytes;
-	/* the line scanner over the raw head */
-	bool scanning, after_cr, line_start, first_line;
-	int stopped; /* what a callback of ours gave */
-	char error[96];
+	struct http_head *trailers; /* NULL until a message has some */
+	size_t line;		    /* where the one being gathered begins in its head's text */
+	unsigned empty_lines;	    /* before this message */
+	bool after_cr, first_line, head_request;
+	uint64_t left; /* HTTP_LENGTH */
+	struct http_chunks chunks;
+	const char *wrong;
 };
 
-static int parser_fail(struct http_parser *parser, int error, const char *what)
+int http_parser_new(enum http_kind kind, const struct http_parser_ops *ops, void *arg,
+		    struct http_parser **ret_parser)
 {
-	snprintf(parser->error, sizeof(parser->error), "%s", what);
-	parser->stopped = error;
-	return HPE_USER;
-}
+	struct http_parser *parser = calloc(1, sizeof(*parser));
 
-static int append(struct http_parser *parser, const char *at, size_t len)
-{
-	if (parser->in_trailer) {
-		/* Trailers are read and left out; they are bounded all the same. */
-		parser->trailer_bytes += len;
-		if (parser->trailer_bytes > HTTP_HEAD_MAX)
-			return parser_fail(parser, -EMSGSIZE, "trailers too large");
-		return 0;
-	}
-	if (buf_append(&parser->head.text, at, len) < 0)
-		return parser_fail(parser, -EMSGSIZE, "head too large");
+	if (!parser)
+		return -ENOMEM;
+	parser->kind = kind;
+	parser->ops = *ops;
+	parser->arg = arg;
+	parser->wrong = "";
+	http_head_init(&parser->head, kind);
+	*ret_parser = parser;
 	return 0;
 }
 
-static int on_text(llhttp_t *llhttp, const char *at, size_t len)
+static void drop_trailers(struct http_parser *parser)
 {
-	return append(llhttp->data, at, len);
+	if (parser->trailers)
+		http_head_done(parser->trailers);
+	free(parser->trailers);
+	parser->trailers = NULL;
 }
 
-/* The text begins with a NUL, so that a response without a reason has an empty one. */
-static int on_reason(llhttp_t *llhttp, const char *at, size_t len)
+void http_parser_free(struct http_parser *parser)
 {
-	struct http_parser *parser = llhttp->data;
-
-	if (!parser->head.reason)
-		parser->head.reason = (uint32_t)buf_len(&parser->head.text);
-	return append(parser, at, len);
+	if (!parser)
+		return;
+	drop_trailers(parser);
+	http_head_done(&parser->head);
+	free(parser);
 }
 
-static int on_url(llhttp_t *llhttp, const char *at, size_t len)
+void http_parser_expect(struct http_parser *parser, const char *request_method)
 {
-	struct http_parser *parser = llhttp->data;
-
-	if (buf_len(&parser->head.text) - parser->head.target + len > HTTP_TARGET_MAX)
-		return parser_fail(parser, -EMSGSIZE, "request target too long");
-	return append(parser, at, len);
+	parser->head_request = strcmp(request_method, "HEAD") == 0;
 }
 
-static int on_method_complete(llhttp_t *llhttp)
+static int refuse(struct http_parser *parser, int error, const char *wrong)
 {
-	struct http_parser *parser = llhttp->data;
-	const char *method = llhttp_method_name(llhttp_get_method(llhttp));
-
-	parser->head.method = (uint32_t)buf_len(&parser->head.text);
-	if (append(parser, method, strlen(method) + 1))
-		return HPE_USER;
-	parser->head.target = (uint32_t)buf_len(&parser->head.text);
-	return 0;
+	parser->wrong = wrong;
+	return error;
 }
 
-/* RFC 9110, 5.6.2. llhttp lets a space before the colon through, which the next server may take
- * for another field than we do (RFC 9112, 5.1). */
-static bool is_token(const uint8_t *text, size_t len)
-{
-	static const bool is[256] = {
-		['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['!'] = true,
-		['#'] = true,	      ['$'] = true,	    ['%'] = true,	  ['&'] = true,
-		['\''] = true,	      ['*'] = true,	    ['+'] = true,	  ['-'] = true,
-		['.'] = true,	      ['^'] = true,	    ['_'] = true,	  ['`'] = true,
-		['|'] = true,	      ['~'] = true,
-	};
+/* --- what the fields say of the body --- */
 
-	for (size_t i = 0; i < len; i++)
-		if (!is[text[i]])
-			return false;
-	return len > 0;
-}
-
-static int on_field_complete(llhttp_t *llhttp)
-{
-	struct http_parser *parser = llhttp->data;
-	const struct buf *text = &parser->head.text;
-	uint32_t name = parser->field.name;
-
-	if (!parser->in_trailer && !is_token(buf_bytes(text) + name, buf_len(text) - name))
-		return parser_fail(parser, -EPROTO, "field name is not a token");
-	if (append(parser, "", 1))
-		return HPE_USER;
-	parser->field.value = (uint32_t)buf_len(&parser->head.text);
-	return 0;
-}
-
-/* RFC 9112, 5.1: white space around a value is no part of it. */
-static void trim_value(struct http_parser *parser)
-{
-	struct buf *text = &parser->head.text;
-	const uint8_t *bytes = buf_bytes(text);
-
-	while (text->len > parser->field.value &&
-	       (bytes[text->len - 1] == ' ' || bytes[text->len - 1] == '\t'))
-		text->len--;
-}
-
-static int on_value_complete(llhttp_t *llhttp)
-{
-	struct http_parser *parser = llhttp->data;
-	struct http_head *head = &parser->head;
-
-	if (parser->in_trailer)
-		return 0;
-	trim_value(parser);
-	if (append(parser, "", 1))
-		return HPE_USER;
-	if (head->field_count == HTTP_FIELDS_MAX)
-		return parser_fail(parser, -EMSGSIZE, "too many fields");
-	head->fields[head->field_count++] = parser->field;
-	parser->field.name = (uint32_t)buf_len(&head->text);
-	return 0;
-}
-
-static int on_status_complete(llhttp_t *llhttp)
-{
-	struct http_parser *parser = llhttp->data;
-
-	if (append(parser, "", 1))
-		return HPE_USER;
-	parser->field.name = (uint32_t)buf_len(&parser->head.text);
-	return 0;
-}
-
-/* What decides a message's length, counted in one pass. */
 struct framing_fields {
 	unsigned encodings, lengths, hosts;
-	const char *encoding;
+	const char *encoding, *length;
 };
 
 static void count_framing(const struct http_head *head, struct framing_fields *ret)
@@ -168,10 +91,14 @@ static void count_framing(const struct http_head *head, struct framing_fields *r
 	*ret = (struct framing_fields){0};
 	for (uint32_t i = 0; i < head->field_count; i++) {
 		const char *name = http_text(head, head->fields[i].name);
+		const char *value = http_text(head, head->fields[i].value);
 
 		switch (name[0] | 0x20) {
 		case 'c':
-			ret->lengths += strcasecmp(name, "content-length") == 0;
+			if (strcasecmp(name, "content-length") != 0)
+				break;
+			ret->lengths++;
+			ret->length = value;
 			break;
 		case 'h':
 			ret->hosts += strcasecmp(name, "host") == 0;
@@ -180,54 +107,93 @@ static void count_framing(const struct http_head *head, struct framing_fields *r
 			if (strcasecmp(name, "transfer-encoding") != 0)
 				break;
 			ret->encodings++;
-			ret->encoding = http_text(head, head->fields[i].value);
+			ret->encoding = value;
 			break;
 		}
 	}
 }
 
-/* RFC 9112, 6.1 and 6.3: what makes the length of a message doubtful is refused. */
-static const char *framing_error(const struct http_parser *parser)
+/* Digits and nothing else. RFC 9110, 8.6 allows zeros in front; some read them as octal. */
+static bool read_length(const char *text, uint64_t *ret_length)
+{
+	uint64_t length = 0;
+	size_t digits = strspn(text, "0123456789");
+
+	if (!digits || digits > 18 || text[digits] || (digits > 1 && text[0] == '0'))
+		return false;
+	for (size_t i = 0; i < digits; i++)
+		length = length * 10 + (uint64_t)(text[i] - '0');
+	*ret_length = length;
+	return true;
+}
+
+/* RFC 9112, 6.1: another coding ends nowhere that we could tell, or is one that we do not know. */
+static int check_encoding(struct http_parser *parser, const struct framing_fields *f)
+{
+	size_t len = strlen(f->encoding);
+
+	if (f->lengths)
+		return refuse(parser, -EPROTO, "both Transfer-Encoding and Content-Length");
+	if (parser->head.minor == 0)
+		return refuse(parser, -EPROTO, "Transfer-Encoding in HTTP/1.0");
+	if (f->encodings > 1)
+		return refuse(parser, -EPROTO, "more than one Transfer-Encoding");
+	if (strcasecmp(f->encoding, "chunked") == 0)
+		return 0;
+	if (parser->kind == HTTP_KIND_REQUEST && len > 9 &&
+	    strcasecmp(f->encoding + len - 9, ", chunked") == 0)
+		return refuse(parser, -EOPNOTSUPP, "Transfer-Encoding other than chunked");
+	return refuse(parser, -EPROTO, "Transfer-Encoding other than chunked");
+}
+
+/* RFC 9112, 6: what makes the length of a message doubtful is refused. */
+static int check_framing(struct http_parser *parser, uint64_t *ret_length, bool *ret_chunked)
 {
 	const struct http_head *head = &parser->head;
 	struct framing_fields f;
 
 	count_framing(head, &f);
-	if (parser->llhttp.http_major != 1 || parser->llhttp.http_minor > 1)
-		return "HTTP version not supported";
-	if (f.lengths > 1)
-		return "more than one Content-Length";
-	if (f.encodings && f.lengths)
-		return "both Transfer-Encoding and Content-Length";
-	if (f.encodings &&
-	    (f.encodings > 1 || head->minor == 0 || strcasecmp(f.encoding, "chunked") != 0))
-		return "Transfer-Encoding other than chunked";
 	if (parser->kind == HTTP_KIND_REQUEST && f.hosts > 1)
-		return "more than one Host";
+		return refuse(parser, -EPROTO, "more than one Host");
 	if (parser->kind == HTTP_KIND_REQUEST && head->minor == 1 && !f.hosts)
-		return "no Host";
-	return NULL;
+		return refuse(parser, -EPROTO, "no Host");
+	if (f.lengths > 1)
+		return refuse(parser, -EPROTO, "more than one Content-Length");
+	if (f.lengths && !read_length(f.length, ret_length))
+		return refuse(parser, -EPROTO, "Content-Length is not a plain number");
+	*ret_chunked = f.encodings;
+	return f.encodings ? check_encoding(parser, &f) : 0;
 }
 
-static void read_framing(struct http_parser *parser)
+/* RFC 9112, 6.3 */
+static int read_framing(struct http_parser *parser)
 {
 	struct http_head *head = &parser->head;
-	bool bodyless = parser->kind == HTTP_KIND_RESPONSE &&
-			(parser->head_request || head->status == 204 || head->status == 304 ||
-			 head->status / 100 == 1);
+	bool is_request = parser->kind == HTTP_KIND_REQUEST, chunked = false;
+	uint64_t length = UINT64_MAX;
+	int r = check_framing(parser, &length, &chunked);
 
-	if (bodyless)
+	if (r < 0)
+		return r;
+	if (!is_request && (parser->head_request || head->status == 204 || head->status == 304 ||
+			    head->status / 100 == 1))
 		head->framing = HTTP_NO_BODY;
-	else if (parser->llhttp.flags & F_CHUNKED)
+	else if (chunked)
 		head->framing = HTTP_CHUNKED;
-	else if (parser->llhttp.flags & F_CONTENT_LENGTH)
+	else if (length != UINT64_MAX)
 		head->framing = HTTP_LENGTH;
 	else
-		head->framing =
-			parser->kind == HTTP_KIND_RESPONSE ? HTTP_UNTIL_CLOSE : HTTP_NO_BODY;
-	head->content_length = head->framing == HTTP_LENGTH ? parser->llhttp.content_length : 0;
-	if (head->framing == HTTP_LENGTH && !head->content_length)
-		parser->llhttp.upgrade = 0;
+		head->framing = is_request ? HTTP_NO_BODY : HTTP_UNTIL_CLOSE;
+	head->content_length = head->framing == HTTP_LENGTH ? length : 0;
+	return 0;
+}
+
+/* RFC 9112, 9.3 */
+static bool stays_open(const struct http_head *head)
+{
+	if (http_field_has_token(head, "connection", "close") || head->framing == HTTP_UNTIL_CLOSE)
+		return false;
+	return head->minor == 1 || http_field_has_token(head, "connection", "keep-alive");
 }
 
 /* RFC 9110, 7.8. What is asked with a body would have to wait for its end, and h2c would take
@@ -244,236 +210,251 @@ static bool wants_upgrade(const struct http_head *head)
 	       http_upgrade_of(head, protocols, sizeof(protocols));
 }
 
-static int on_headers_complete(llhttp_t *llhttp)
+/* --- lines --- */
+
+static void begin_message(struct http_parser *parser)
 {
-	struct http_parser *parser = llhttp->data;
-	struct http_head *head = &parser->head;
-	const char *wrong;
-	int r;
-
-	head->minor = llhttp->http_minor;
-	head->status = (uint16_t)llhttp->status_code;
-	wrong = framing_error(parser);
-	if (wrong)
-		return parser_fail(parser, -EPROTO, wrong);
-	read_framing(parser);
-	head->keep_alive = llhttp_should_keep_alive(llhttp);
-	head->upgrade = wants_upgrade(head);
-	head->expect_continue = http_field_has_token(head, "expect", "100-continue");
-	/* Who gets the 101 sees to what follows it. */
-	llhttp->upgrade = 0;
-	parser->scanning = false;
-	r = parser->ops.on_head(parser->arg, head);
-	if (r < 0) {
-		parser->stopped = r;
-		return HPE_USER;
-	}
-	parser->in_trailer = true;
-	return parser->kind == HTTP_KIND_RESPONSE && head->framing == HTTP_NO_BODY ? 1 : 0;
-}
-
-static int on_body(llhttp_t *llhttp, const char *at, size_t len)
-{
-	struct http_parser *parser = llhttp->data;
-	int r = parser->ops.on_body(parser->arg, (const uint8_t *)at, len);
-
-	if (r < 0)
-		parser->stopped = r;
-	return r < 0 ? HPE_USER : 0;
-}
-
-static int on_message_complete(llhttp_t *llhttp)
-{
-	struct http_parser *parser = llhttp->data;
-
-	parser->complete = true;
-	return HPE_PAUSED;
-}
-
-int http_parser_new(enum http_kind kind, const struct http_parser_ops *ops, void *arg,
-		    struct http_parser **ret_parser)
-{
-	struct http_parser *parser = calloc(1, sizeof(*parser));
-
-	if (!parser)
-		return -ENOMEM;
-	parser->kind = kind;
-	parser->ops = *ops;
-	parser->arg = arg;
-	http_head_init(&parser->head, kind);
-	llhttp_settings_init(&parser->settings);
-	parser->settings.on_method_complete = on_method_complete;
-	parser->settings.on_url = on_url;
-	parser->settings.on_url_complete = on_status_complete;
-	parser->settings.on_status = on_reason;
-	parser->settings.on_status_complete = on_status_complete;
-	parser->settings.on_header_field = on_text;
-	parser->settings.on_header_field_complete = on_field_complete;
-	parser->settings.on_header_value = on_text;
-	parser->settings.on_header_value_complete = on_value_complete;
-	parser->settings.on_headers_complete = on_headers_complete;
-	parser->settings.on_body = on_body;
-	parser->settings.on_message_complete = on_message_complete;
-	*ret_parser = parser;
-	return 0;
-}
-
-void http_parser_free(struct http_parser *parser)
-{
-	if (!parser)
-		return;
-	http_head_done(&parser->head);
-	free(parser);
-}
-
-void http_parser_expect(struct http_parser *parser, const char *request_method)
-{
-	parser->head_request = strcmp(request_method, "HEAD") == 0;
-}
-
-static int begin_message(struct http_parser *parser)
-{
-	llhttp_init(&parser->llhttp,
-		    parser->kind == HTTP_KIND_REQUEST ? HTTP_REQUEST : HTTP_RESPONSE,
-		    &parser->settings);
-	parser->llhttp.data = parser;
 	http_head_clear(&parser->head);
-	parser->in_message = true;
-	parser->in_trailer = false;
-	parser->trailer_bytes = parser->leading_bytes = 0;
-	parser->complete = false;
-	parser->scanning = parser->line_start = parser->first_line = true;
-	parser->after_cr = false;
-	parser->stopped = 0;
-	parser->error[0] = '\0';
-	if (buf_append(&parser->head.text, "", 1) < 0)
-		return -ENOMEM;
-	parser->field = (struct http_field){.name = 1};
-	return 0;
+	drop_trailers(parser);
+	parser->step = STEP_HEAD;
+	parser->first_line = true;
+	parser->line = 0;
+	parser->wrong = "";
 }
 
-/* Over the raw bytes of the head, up to its end: every line ends in CRLF and none is folded. */
-static int lone(struct http_parser *parser)
-{
-	return parser_fail(parser, -EPROTO, "CR and LF only together"), -EPROTO;
-}
-
-/* A piece of one line, without its end. */
-static int scan_piece(struct http_parser *parser, const uint8_t *piece, size_t len)
-{
-	if (!len)
-		return 0;
-	if (parser->line_start && !parser->first_line && (*piece == ' ' || *piece == '\t'))
-		return parser_fail(parser, -EPROTO, "folded header line"), -EPROTO;
-	parser->line_start = false;
-	return 0;
-}
-
-static int scan_lines(struct http_parser *parser, const uint8_t *data, size_t len)
-{
-	while (len && parser->scanning) {
-		const uint8_t *lf = memchr(data, '\n', len);
-		size_t line = lf ? (size_t)(lf - data) : len;
-		const uint8_t *cr = memchr(data, '\r', line);
-
-		if (parser->after_cr && (!lf || line))
-			return lone(parser);
-		/* A CR is the last before LF, or the last that is here. */
-		if (cr && cr != data + line - 1)
-			return lone(parser);
-		if (lf && !cr && !parser->after_cr)
-			return lone(parser);
-		if (scan_piece(parser, data, cr ? line - 1 : line) < 0)
-			return -EPROTO;
-		parser->after_cr = cr && !lf;
-		if (!lf)
-			return 0;
-		parser->scanning = !parser->line_start;
-		parser->line_start = true;
-		parser->first_line = false;
-		data += line + 1;
-		len -= line + 1;
-	}
-	return 0;
-}
-
-/* RFC 9112, 2.2: empty lines before a request are skipped. */
-static size_t skip_empty_lines(const uint8_t *data, size_t len)
+/* RFC 9112, 2.2: empty lines before a request are skipped, some. */
+static int skip_empty_lines(struct http_parser *parser, const uint8_t *data, size_t len,
+			    size_t *ret_used)
 {
 	size_t n = 0;
 
-	while (n < len && (data[n] == '\r' || data[n] == '\n'))
-		n++;
-	return n;
+	for (; n < len && (parser->after_cr || data[n] == '\r'); n++) {
+		if (parser->after_cr && data[n] != '\n')
+			return refuse(parser, -EPROTO, "CR and LF only together");
+		if (parser->after_cr && ++parser->empty_lines > HTTP_EMPTY_LINES_MAX)
+			return refuse(parser, -EPROTO, "too many empty lines");
+		parser->after_cr = !parser->after_cr;
+	}
+	*ret_used = n;
+	if (n == len)
+		return 0;
+	parser->empty_lines = 0;
+	begin_message(parser);
+	return 0;
 }
+
+static int head_over(struct http_parser *parser)
+{
+	struct http_head *head = &parser->head;
+	int r = read_framing(parser);
+
+	if (r < 0)
+		return r;
+	head->keep_alive = stays_open(head);
+	head->upgrade = wants_upgrade(head);
+	head->expect_continue = http_field_has_token(head, "expect", "100-continue");
+	parser->left = head->content_length;
+	http_chunks_begin(&parser->chunks);
+	parser->step =
+		head->framing == HTTP_NO_BODY || (head->framing == HTTP_LENGTH && !parser->left)
+			? STEP_END
+			: STEP_BODY;
+	return parser->ops.on_head(parser->arg, head);
+}
+
+static int first_line(struct http_parser *parser)
+{
+	parser->first_line = false;
+	return parser->kind == HTTP_KIND_REQUEST
+		       ? http_line_request(&parser->head, parser->line, &parser->wrong)
+		       : http_line_status(&parser->head, parser->line, &parser->wrong);
+}
+
+static int trailer_line(struct http_parser *parser)
+{
+	struct http_head *trailers = parser->trailers;
+	int r = http_line_field(trailers, parser->line, &parser->wrong);
+
+	if (r < 0)
+		return r;
+	if (!http_field_may_trail(&parser->head, http_text(trailers, (uint32_t)parser->line))) {
+		trailers->field_count--;
+		trailers->text.len = parser->line;
+	}
+	return 0;
+}
+
+/* A line is in the text, with its CR; the LF was read. */
+static int line_over(struct http_parser *parser, struct http_head *head)
+{
+	struct buf *text = &head->text;
+	int r;
+
+	if (text->len == parser->line || buf_bytes(text)[text->len - 1] != '\r')
+		return refuse(parser, -EPROTO, "CR and LF only together");
+	text->len--;
+	if (text->len == parser->line) {
+		if (parser->step == STEP_HEAD && !parser->first_line)
+			return head_over(parser);
+		if (parser->step == STEP_HEAD)
+			return refuse(parser, -EPROTO, "an empty line for a status line");
+		parser->step = STEP_END;
+		return 0;
+	}
+	if (parser->step == STEP_TRAILERS)
+		r = trailer_line(parser);
+	else if (parser->first_line)
+		r = first_line(parser);
+	else
+		r = http_line_field(head, parser->line, &parser->wrong);
+	parser->line = text->len;
+	return r;
+}
+
+/* The target's bound is told apart: it has a status of its own. */
+static int check_line(struct http_parser *parser, const struct http_head *head)
+{
+	size_t len = buf_len(&head->text) - parser->line;
+
+	if (parser->step == STEP_HEAD && parser->first_line && parser->kind == HTTP_KIND_REQUEST &&
+	    len > HTTP_TARGET_MAX)
+		return refuse(parser, -ENAMETOOLONG, "request target too long");
+	return 0;
+}
+
+static int read_line(struct http_parser *parser, struct http_head *head, const uint8_t *data,
+		     size_t len, size_t *ret_used)
+{
+	const uint8_t *lf = memchr(data, '\n', len);
+	size_t n = lf ? (size_t)(lf - data) : len;
+	int r;
+
+	if (buf_append(&head->text, data, n) < 0)
+		return refuse(parser, -EMSGSIZE,
+			      parser->step == STEP_HEAD ? "head too large" : "trailers too large");
+	*ret_used = lf ? n + 1 : n;
+	r = check_line(parser, head);
+	return r == 0 && lf ? line_over(parser, head) : r;
+}
+
+/* --- bodies --- */
+
+static int begin_trailers(struct http_parser *parser)
+{
+	parser->trailers = malloc(sizeof(*parser->trailers));
+	if (!parser->trailers)
+		return refuse(parser, -ENOMEM, "out of memory");
+	http_head_init(parser->trailers, parser->kind);
+	parser->trailers->text.limit = HTTP_TRAILERS_MAX;
+	parser->step = STEP_TRAILERS;
+	parser->line = 0;
+	return 0;
+}
+
+static int read_chunks(struct http_parser *parser, const uint8_t *data, size_t len,
+		       size_t *ret_used)
+{
+	const uint8_t *piece;
+	size_t piece_len;
+	int r = http_chunks_read(&parser->chunks, data, len, ret_used, &piece, &piece_len,
+				 &parser->wrong);
+
+	if (r == 0 && piece)
+		r = parser->ops.on_body(parser->arg, piece, piece_len);
+	if (r == 0 && parser->chunks.step == HTTP_CHUNK_OVER)
+		r = begin_trailers(parser);
+	return r;
+}
+
+static int read_body(struct http_parser *parser, const uint8_t *data, size_t len, size_t *ret_used)
+{
+	if (parser->head.framing == HTTP_CHUNKED)
+		return read_chunks(parser, data, len, ret_used);
+	if (parser->head.framing == HTTP_LENGTH) {
+		len = len < parser->left ? len : (size_t)parser->left;
+		parser->left -= len;
+		if (!parser->left)
+			parser->step = STEP_END;
+	}
+	*ret_used = len;
+	return parser->ops.on_body(parser->arg, data, len);
+}
+
+/* --- one after another --- */
 
 static int finish_message(struct http_parser *parser)
 {
-	parser->in_message = false;
-	parser->complete = false;
-	return parser->ops.on_end(parser->arg);
+	struct http_head *trailers = parser->trailers;
+	int r = 0;
+
+	parser->step = STEP_BETWEEN;
+	if (trailers && trailers->field_count && parser->ops.on_trailers)
+		r = parser->ops.on_trailers(parser->arg, trailers);
+	return r == 0 ? parser->ops.on_end(parser->arg) : r;
+}
+
+static int take_step(struct http_parser *parser, const uint8_t *data, size_t len, size_t *ret_used)
+{
+	switch (parser->step) {
+	case STEP_BETWEEN:
+		if (parser->kind == HTTP_KIND_REQUEST)
+			return skip_empty_lines(parser, data, len, ret_used);
+		begin_message(parser);
+		return 0;
+	case STEP_HEAD:
+		return read_line(parser, &parser->head, data, len, ret_used);
+	case STEP_BODY:
+		return read_body(parser, data, len, ret_used);
+	case STEP_TRAILERS:
+		return read_line(parser, parser->trailers, data, len, ret_used);
+	case STEP_END:
+		break;
+	}
+	return -EPROTO;
 }
 
 int http_parser_feed(struct http_parser *parser, const uint8_t *data, size_t len,
 		     size_t *ret_consumed)
 {
-	size_t skipped = 0;
-	llhttp_errno_t err;
+	size_t at = 0;
 
-	*ret_consumed = 0;
-	if (!parser->in_message) {
-		skipped = parser->kind == HTTP_KIND_REQUEST ? skip_empty_lines(data, len) : 0;
-		if (skipped == len) {
-			*ret_consumed = len;
-			return 0;
-		}
-		if (begin_message(parser) < 0)
-			return -ENOMEM;
+	while (at < len) {
+		size_t used = 0;
+		int r = take_step(parser, data + at, len - at, &used);
+
+		at += used;
+		*ret_consumed = at;
+		if (r < 0)
+			return r;
+		if (parser->step == STEP_END)
+			return finish_message(parser);
 	}
-	if (parser->scanning && scan_lines(parser, data + skipped, len - skipped) < 0)
-		return parser->stopped;
-	err = llhttp_execute(&parser->llhttp, (const char *)data + skipped, len - skipped);
-	if (parser->stopped)
-		return parser->stopped;
-	if (err == HPE_OK) {
-		*ret_consumed = len;
-		return 0;
-	}
-	if (err == HPE_PAUSED && parser->complete) {
-		*ret_consumed =
-			(size_t)((const uint8_t *)llhttp_get_error_pos(&parser->llhttp) - data);
-		return finish_message(parser);
-	}
-	snprintf(parser->error, sizeof(parser->error), "%s",
-		 llhttp_get_error_reason(&parser->llhttp));
-	return -EPROTO;
+	*ret_consumed = at;
+	return 0;
 }
 
 int http_parser_eof(struct http_parser *parser)
 {
-	llhttp_errno_t err;
-
-	if (!parser->in_message)
+	if (parser->step == STEP_BETWEEN)
 		return 0;
-	err = llhttp_finish(&parser->llhttp);
-	if (parser->complete && (err == HPE_OK || err == HPE_PAUSED))
+	if (parser->step == STEP_BODY && parser->head.framing == HTTP_UNTIL_CLOSE)
 		return finish_message(parser);
-	snprintf(parser->error, sizeof(parser->error), "the stream ended inside a message");
-	return -EPROTO;
+	return refuse(parser, -EPROTO, "the stream ended inside a message");
 }
 
 bool http_parser_in_message(const struct http_parser *parser)
 {
-	return parser->in_message;
+	return parser->step != STEP_BETWEEN;
 }
 
 const char *http_parser_error(const struct http_parser *parser)
 {
-	return parser->error;
+	return parser->wrong;
 }
 
 void http_parser_reset(struct http_parser *parser)
 {
-	parser->in_message = false;
-	parser->complete = false;
+	parser->step = STEP_BETWEEN;
+	parser->after_cr = false;
+	parser->empty_lines = 0;
 }

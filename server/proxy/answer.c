@@ -18,18 +18,26 @@ static const char *phrase_of(int status)
 		return "Request Timeout";
 	case 413:
 		return "Content Too Large";
+	case 414:
+		return "URI Too Long";
+	case 417:
+		return "Expectation Failed";
 	case 421:
 		return "Misdirected Request";
 	case 422:
 		return "Unprocessable Content";
 	case 431:
 		return "Request Header Fields Too Large";
+	case 501:
+		return "Not Implemented";
 	case 502:
 		return "Bad Gateway";
 	case 503:
 		return "Service Unavailable";
 	case 504:
 		return "Gateway Timeout";
+	case 505:
+		return "HTTP Version Not Supported";
 	case 507:
 		return "Insufficient Storage";
 	default:

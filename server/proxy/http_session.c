@@ -32,8 +32,9 @@ struct http_session {
 	struct buf head;  /* of the response, not written yet */
 	bool feeding, dead, broken, pending;
 	bool ended; /* the app has shut its side */
-	bool request_over, response_begun, response_over, close_after, chunked, head_only, http10;
-	uint64_t since; /* loop ms: of the last step */
+	bool request_over, response_begun, response_over, close_after, head_only, http10;
+	bool chunked, last_chunk; /* the response is; its last one is written */
+	uint64_t since;		  /* loop ms: of the last step */
 };
 
 static const struct exchange_ops exchange_ops;
@@ -164,6 +165,23 @@ static void on_body(void *arg, const uint8_t *data, size_t len)
 		exchange_pause(session->exchange);
 }
 
+static void on_trailers(void *arg, const struct http_head *trailers)
+{
+	struct http_session *session = arg;
+	struct iovec pieces[2];
+	struct buf lines;
+
+	if (!session->chunked)
+		return;
+	buf_init(&lines, 2 * HTTP_TRAILERS_MAX);
+	if (buf_append(&lines, "0\r\n", 3) == 0 && http_write_fields(&lines, trailers) == 0) {
+		pieces[1] = (struct iovec){(void *)buf_bytes(&lines), buf_len(&lines)};
+		write_pieces(session, pieces, 2);
+		session->last_chunk = true;
+	}
+	buf_done(&lines);
+}
+
 static void on_end(void *arg)
 {
 	struct http_session *session = arg;
@@ -171,6 +189,8 @@ static void on_end(void *arg)
 
 	if (session->chunked) {
 		pieces[1] = (struct iovec){(void *)"0\r\n\r\n", 5};
+		if (session->last_chunk)
+			pieces[1] = (struct iovec){(void *)"\r\n", 2};
 		write_pieces(session, pieces, 2);
 	} else {
 		flush_head(session);
@@ -241,6 +261,7 @@ static const struct exchange_ops exchange_ops = {
 	.on_abort = on_abort,
 	.on_answer = on_answer,
 	.on_drain = on_drain,
+	.on_trailers = on_trailers,
 	.on_upgrade = on_upgrade,
 };
 
@@ -406,6 +427,14 @@ static int parser_on_body(void *arg, const uint8_t *data, size_t len)
 	return 0;
 }
 
+static int parser_on_trailers(void *arg, const struct http_head *trailers)
+{
+	struct http_session *session = arg;
+
+	exchange_trailers(session->exchange, trailers);
+	return 0;
+}
+
 static int parser_on_end(void *arg)
 {
 	struct http_session *session = arg;
@@ -417,10 +446,20 @@ static int parser_on_end(void *arg)
 
 static int refuse_syntax(struct http_session *session, int error)
 {
-	if (error == -EMSGSIZE)
-		return refuse(session, 431, "Request Header Fields Too Large",
-			      http_parser_error(session->parser));
-	return refuse(session, 400, "Bad Request", http_parser_error(session->parser));
+	const char *what = http_parser_error(session->parser);
+
+	switch (error) {
+	case -EMSGSIZE:
+		return refuse(session, 431, "Request Header Fields Too Large", what);
+	case -ENAMETOOLONG:
+		return refuse(session, 414, "URI Too Long", what);
+	case -EOPNOTSUPP:
+		return refuse(session, 501, "Not Implemented", what);
+	case -EPROTONOSUPPORT:
+		return refuse(session, 505, "HTTP Version Not Supported", what);
+	default:
+		return refuse(session, 400, "Bad Request", what);
+	}
 }
 
 /* May another request be looked at? Not while the app does not read its answers: they would
@@ -487,7 +526,7 @@ static void exchange_over(struct http_session *session)
 	session->exchange = NULL;
 	session->since = uv_now(session->proxy->loop);
 	session->response_over = true;
-	session->response_begun = session->chunked = false;
+	session->response_begun = session->chunked = session->last_chunk = false;
 	if (session->feeding && !session->request_over)
 		return; /* feed() closes */
 	if (!session->request_over || session->close_after) {
@@ -554,8 +593,10 @@ static void conn_on_error(void *arg, int error)
 
 void http_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len)
 {
-	static const struct http_parser_ops parser_ops = {
-		.on_head = parser_on_head, .on_body = parser_on_body, .on_end = parser_on_end};
+	static const struct http_parser_ops parser_ops = {.on_head = parser_on_head,
+							  .on_body = parser_on_body,
+							  .on_trailers = parser_on_trailers,
+							  .on_end = parser_on_end};
 	static const struct conn_ops ops = {.on_data = conn_on_data,
 					    .on_eof = conn_on_eof,
 					    .on_drain = conn_on_drain,

@@ -56,6 +56,7 @@ void pool_sweep(struct upstream *upstream);
 /* request.c: what a lane tells its request. */
 int request_on_head(struct upstream_request *request, struct http_head *head);
 int request_on_body(struct upstream_request *request, const uint8_t *data, size_t len);
+int request_on_trailers(struct upstream_request *request, const struct http_head *trailers);
 int request_on_end(struct upstream_request *request);
 /* After a 101; the lane is gone afterwards. */
 void request_on_upgrade(struct upstream_request *request, const uint8_t *rest, size_t len);

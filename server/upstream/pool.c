@@ -137,6 +137,14 @@ static int on_body(void *arg, const uint8_t *data, size_t len)
 	return lane->dead ? -ECANCELED : r;
 }
 
+static int on_trailers(void *arg, const struct http_head *trailers)
+{
+	struct lane *lane = arg;
+	int r = request_on_trailers(lane->request, trailers);
+
+	return lane->dead ? -ECANCELED : r;
+}
+
 static int on_end(void *arg)
 {
 	struct lane *lane = arg;
@@ -212,8 +220,10 @@ static void on_error(void *arg, int error)
 int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
 	     struct lane **ret_lane)
 {
-	static const struct http_parser_ops parser_ops = {
-		.on_head = on_head, .on_body = on_body, .on_end = on_end};
+	static const struct http_parser_ops parser_ops = {.on_head = on_head,
+							  .on_body = on_body,
+							  .on_trailers = on_trailers,
+							  .on_end = on_end};
 	static const struct conn_ops ops = {
 		.on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error};
 	struct lane *lane = calloc(1, sizeof(*lane));

@@ -256,12 +256,16 @@ int upstream_write(struct upstream_request *request, const uint8_t *data, size_t
 	return conn_writev(request->lane->conn, pieces, 3);
 }
 
-int upstream_write_end(struct upstream_request *request)
+int upstream_write_end(struct upstream_request *request, const struct buf *trailers)
 {
+	struct iovec pieces[3] = {{(void *)"0\r\n", 3}, {0}, {(void *)"\r\n", 2}};
+
 	if (!request->lane)
 		return -ENOTCONN;
 	request->body_ended = true;
-	return request->chunked ? conn_write(request->lane->conn, "0\r\n\r\n", 5) : 0;
+	if (trailers)
+		pieces[1] = (struct iovec){(void *)buf_bytes(trailers), buf_len(trailers)};
+	return request->chunked ? conn_writev(request->lane->conn, pieces, 3) : 0;
 }
 
 bool upstream_is_full(const struct upstream_request *request)
@@ -334,6 +338,13 @@ int request_on_head(struct upstream_request *request, struct http_head *head)
 int request_on_body(struct upstream_request *request, const uint8_t *data, size_t len)
 {
 	request->ops.on_body(request->arg, data, len);
+	return 0;
+}
+
+int request_on_trailers(struct upstream_request *request, const struct http_head *trailers)
+{
+	if (request->ops.on_trailers)
+		request->ops.on_trailers(request->arg, trailers);
 	return 0;
 }
 

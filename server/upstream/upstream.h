@@ -77,7 +77,9 @@ int upstream_send(struct upstream *upstream, struct link *link,
 /* Streamed body: framed as the head says (length or chunked). */
 int upstream_write(struct upstream_request *request, const uint8_t *data, size_t len)
 	__attribute__((warn_unused_result));
-int upstream_write_end(struct upstream_request *request) __attribute__((warn_unused_result));
+/* trailers: "Name: value" lines, for a chunked one; may be NULL. */
+int upstream_write_end(struct upstream_request *request, const struct buf *trailers)
+	__attribute__((warn_unused_result));
 bool upstream_is_full(const struct upstream_request *request);
 /* Backpressure from the app: stop and go on reading the response. */
 void upstream_pause(struct upstream_request *request);

@@ -1,7 +1,7 @@
 /*
  * Both sides of the HTTP parser, fed in pieces whose size the first byte chooses.
- * Built by hand: clang -fsanitize=fuzzer,address,undefined, with server/msg/http_*.c, server/base
- * and llhttp; run it on tests/fuzz/corpus/http_msg.
+ * Built by hand: clang -fsanitize=fuzzer,address,undefined, with server/msg/http_*.c and
+ * server/base; run it on tests/fuzz/corpus/http_msg and tests/corpus/smuggling.
  */
 #include "msg/http_msg.h"
 
@@ -29,6 +29,17 @@ static int on_body(void *arg, const uint8_t *data, size_t len)
 	return 0;
 }
 
+static int on_trailers(void *arg, const struct http_head *trailers)
+{
+	struct buf out;
+	int r;
+
+	buf_init(&out, 4 * HTTP_HEAD_MAX);
+	r = http_write_fields(&out, trailers);
+	buf_done(&out);
+	return r < 0 ? abort(), -1 : 0;
+}
+
 static int on_end(void *arg)
 {
 	return 0;
@@ -36,8 +47,10 @@ static int on_end(void *arg)
 
 static void feed(enum http_kind kind, const uint8_t *data, size_t len, size_t step)
 {
-	static const struct http_parser_ops ops = {
-		.on_head = on_head, .on_body = on_body, .on_end = on_end};
+	static const struct http_parser_ops ops = {.on_head = on_head,
+						   .on_body = on_body,
+						   .on_trailers = on_trailers,
+						   .on_end = on_end};
 	struct http_parser *parser;
 	size_t used;
 

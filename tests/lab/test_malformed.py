@@ -27,7 +27,6 @@ BAD = {
     "space before colon": b"GET / HTTP/1.1\r\n%sX : a\r\n\r\n",
     "nul in a field": b"GET / HTTP/1.1\r\n%sX: a\0b\r\n\r\n",
     "no colon": b"GET / HTTP/1.1\r\n%snonsense\r\n\r\n",
-    "bad version": b"GET / HTTP/9.9\r\n%s\r\n",
     "space in target": b"GET /a b HTTP/1.1\r\n%s\r\n",
     "length with a space": b"POST / HTTP/1.1\r\n%sContent-Length : 5\r\n\r\nhello",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
@@ -50,6 +49,22 @@ def test_a_malformed_request_gets_400_and_the_end(hears, name):
     assert b"connection: close" in got.lower() and b"application/problem+json" in got
     assert got.count(b"HTTP/1.1 ") == 1
     assert len(hears.origin_log()) == before
+
+
+def test_another_version_of_http_gets_505(hears):
+    for version in (b"9.9", b"1.2", b"2.0"):
+        got = talk(hears, b"GET / HTTP/" + version + b"\r\n" + HOST + b"\r\n", timeout=5)
+        assert got.startswith(b"HTTP/1.1 505 "), got[:200]
+
+
+def test_a_target_that_is_too_long_gets_414(hears):
+    got = talk(hears, b"GET /" + b"y" * 20000 + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 414 "), got[:200]
+
+
+def test_a_coding_that_is_not_known_gets_501(hears):
+    sent = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+    assert talk(hears, sent).startswith(b"HTTP/1.1 501 ")
 
 
 def test_a_head_that_is_too_large_gets_431(hears):
