@@ -90,6 +90,11 @@
 #define EXCHANGES_SENDING_MAX  4096 /* to origins; a quarter of the descriptors at most */
 #define EXCHANGES_RELEASED_MAX 128  /* of these, that were held: the rest waits its turn */
 
+/* duplex */
+#define DUPLEX_SPLICE_AFTER (256 << 10) /* bytes of one side, then the kernel carries them */
+#define DUPLEX_PIPE_SIZE    (256 << 10)
+#define DUPLEX_PIPES_MAX    512 /* two a flow: descriptors and kernel memory */
+
 /* upstream */
 #define UPSTREAM_IDLE_MAX     64 /* pooled connections in all */
 #define UPSTREAM_IDLE_TIMEOUT 30000

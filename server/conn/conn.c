@@ -3,6 +3,7 @@
 #include "base/limits.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -317,6 +318,28 @@ int conn_write(struct conn *conn, const void *bytes, size_t len)
 bool conn_is_full(const struct conn *conn)
 {
 	return conn->full;
+}
+
+size_t conn_queued(const struct conn *conn)
+{
+	return uv_stream_get_write_queue_size((const uv_stream_t *)&conn->tcp);
+}
+
+int conn_duplicate(const struct conn *conn, int *ret_fd)
+{
+	uv_os_fd_t fd;
+	int r;
+
+	if (conn->state != CONN_OPEN || conn->shut || conn->got_eof || conn_queued(conn))
+		return -EBUSY;
+	r = uv_fileno((const uv_handle_t *)&conn->tcp, &fd);
+	if (r < 0)
+		return r;
+	r = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (r < 0)
+		return -errno;
+	*ret_fd = r;
+	return 0;
 }
 
 static void on_shutdown(uv_shutdown_t *req, int status)

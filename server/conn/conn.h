@@ -49,6 +49,12 @@ int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
 	__attribute__((warn_unused_result));
 /* Should the source be paused? True until on_drain. */
 bool conn_is_full(const struct conn *conn);
+/* Bytes that wait to be written. */
+size_t conn_queued(const struct conn *conn);
+/* The descriptor once more, for who goes on without the conn; it is then closed as usual, and the
+ * stream lives on in the new descriptor, which is the caller's. -EBUSY while it is not an open
+ * stream or bytes wait. */
+int conn_duplicate(const struct conn *conn, int *ret_fd) __attribute__((warn_unused_result));
 /* Send what waits, then FIN; reading goes on. */
 void conn_shutdown(struct conn *conn);
 /* Idempotent; no callback after it. What waits is sent first for a bounded time when

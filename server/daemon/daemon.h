@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "link/link.h"
 #include "program/program.h"
+#include "proxy/proxy.h"
 #include "queue/queue.h"
 #include "relay/relay.h"
 #include "resolver/resolver.h"
@@ -38,6 +39,7 @@ struct daemon_status {
 		refused, bad_requests, waited;
 	struct resolver_statistics resolver;
 	struct relay_statistics relay;
+	struct proxy_statistics proxy;
 	uint64_t rss_anon; /* bytes */
 };
 void daemon_status(struct daemon *daemon, struct daemon_status *ret);

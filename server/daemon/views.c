@@ -48,6 +48,7 @@ void daemon_status(struct daemon *daemon, struct daemon_status *ret)
 		.tcp_streams = proxy.tcp_streams,
 		.upgraded_streams = proxy.upgraded_streams,
 		.bad_requests = proxy.bad_requests,
+		.proxy = proxy,
 		.rss_anon = read_rss_anon(),
 	};
 	queue_totals(daemon->queue, &ret->queue);

@@ -1,6 +1,7 @@
 /* What the files of proxy share; for nobody else. */
 #pragma once
 
+#include "conn/duplex.h"
 #include "proxy/proxy.h"
 
 #include <sys/queue.h>
@@ -36,6 +37,7 @@ struct proxy {
 	struct session_list sessions; /* being sniffed */
 	struct stream_list streams;
 	struct http_list https;
+	struct duplexes *duplexes;
 	struct http_list pending; /* have something to flush before the loop sleeps */
 	uv_prepare_t flush;
 	uv_timer_t sweep;
@@ -67,8 +69,9 @@ void sessions_close(struct proxy *proxy);
 struct stream_kind {
 	enum protocol protocol; /* PROTOCOL_TLS, PROTOCOL_TCP */
 	const char *name;	/* SNI, or NULL */
-	bool silent; /* the app said nothing yet: what it says first is looked at again */
-	bool ended;  /* the app has shut its side */
+	bool silent;	/* the app said nothing yet: what it says first is looked at again */
+	bool ended;	/* the app has shut its side */
+	bool malformed; /* TLS that cannot be read */
 };
 void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_kind *kind,
 		  const uint8_t *bytes, size_t len);

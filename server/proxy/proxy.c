@@ -195,6 +195,11 @@ int proxy_new(uv_loop_t *loop, const struct proxy_parts *parts, struct proxy **r
 
 	if (!proxy)
 		return -ENOMEM;
+	r = duplexes_new(loop, &proxy->duplexes);
+	if (r < 0) {
+		free(proxy);
+		return r;
+	}
 	proxy->loop = loop;
 	proxy->parts = *parts;
 	config_ref(parts->config);
@@ -233,6 +238,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (--proxy->handles)
 		return;
 	config_unref(proxy->parts.config);
+	duplexes_free(proxy->duplexes);
 	free(proxy);
 }
 
@@ -263,5 +269,11 @@ void proxy_link_lost(struct proxy *proxy, struct link *link)
 
 void proxy_statistics(const struct proxy *proxy, struct proxy_statistics *ret)
 {
+	struct duplexes_statistics duplexes;
+
 	*ret = proxy->statistics;
+	duplexes_statistics(proxy->duplexes, &duplexes);
+	ret->spliced = duplexes.spliced;
+	ret->no_pipes = duplexes.no_pipes;
+	ret->pipes = duplexes.pipes;
 }

@@ -48,7 +48,9 @@ void proxy_link_lost(struct proxy *proxy, struct link *link);
 struct proxy_statistics {
 	uint64_t accepted, refused, http_requests, tls_streams, tcp_streams, upgraded_streams,
 		bad_requests, held_streams, held_over, no_descriptors;
-	size_t sessions;
+	uint64_t spliced,
+		no_pipes; /* large streams that the kernel carries; or not, for lack of pipes */
+	size_t sessions, pipes;
 };
 void proxy_statistics(const struct proxy *proxy, struct proxy_statistics *ret);
 /* "host" for the device's own apps, else the address, IPv4 where the app has both: how an

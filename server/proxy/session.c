@@ -47,8 +47,10 @@ static void hand_on(struct session *session, enum sniff_kind found, const char *
 {
 	const uint8_t *bytes = buf_bytes(&session->bytes);
 	size_t len = buf_len(&session->bytes);
+	bool is_tls = found == SNIFF_TLS || found == SNIFF_BAD_TLS;
 	struct stream_kind kind = {
-		.protocol = found == SNIFF_TLS ? PROTOCOL_TLS : PROTOCOL_TCP,
+		.protocol = is_tls ? PROTOCOL_TLS : PROTOCOL_TCP,
+		.malformed = found == SNIFF_BAD_TLS,
 		.name = found == SNIFF_TLS && name[0] ? name : NULL,
 		.silent = !len,
 		.ended = ended,

@@ -52,42 +52,47 @@ static struct cursor take_vector(struct cursor *c, unsigned length_bytes)
 	return (struct cursor){.at = at, .left = at ? len : 0, .failed = !at};
 }
 
-static void read_server_name(struct cursor extension, char *ret_name)
+/* RFC 6066, 3: one name of a kind, and the only kind there is. */
+static bool read_server_name(struct cursor extension, char *ret_name)
 {
 	struct cursor list = take_vector(&extension, 2);
+	unsigned type = take_uint(&list, 1);
+	struct cursor name = take_vector(&list, 2);
 
-	while (list.left && !list.failed) {
-		unsigned type = take_uint(&list, 1);
-		struct cursor name = take_vector(&list, 2);
-
-		if (type != TLS_HOST_NAME || name.failed || name.left >= NAME_TEXT_MAX ||
-		    memchr(name.at, '\0', name.left))
-			continue;
-		for (size_t i = 0; i < name.left; i++)
-			ret_name[i] = (char)tolower(name.at[i]);
-		ret_name[name.left] = '\0';
-		return;
-	}
+	if (extension.left || list.left || list.failed || type != TLS_HOST_NAME || name.failed ||
+	    !name.left || name.left >= NAME_TEXT_MAX || memchr(name.at, '\0', name.left))
+		return false;
+	for (size_t i = 0; i < name.left; i++)
+		ret_name[i] = (char)tolower(name.at[i]);
+	ret_name[name.left] = '\0';
+	return true;
 }
 
-static void read_client_hello(struct cursor hello, char *ret_name)
+/* false: it cannot be read to its end (RFC 8446, 4.1.2), or asks for two names. */
+static bool read_client_hello(struct cursor hello, char *ret_name)
 {
 	struct cursor extensions;
+	bool named = false;
 
 	take(&hello, 2 + 32);	/* version, random */
 	take_vector(&hello, 1); /* session id */
 	take_vector(&hello, 2); /* cipher suites */
 	take_vector(&hello, 1); /* compression methods */
+	/* Clients before TLS 1.2 may have no extensions at all. */
+	if (!hello.failed && !hello.left)
+		return true;
 	extensions = take_vector(&hello, 2);
 	while (extensions.left && !extensions.failed) {
 		unsigned type = take_uint(&extensions, 2);
 		struct cursor body = take_vector(&extensions, 2);
 
-		if (type == TLS_SERVER_NAME && !body.failed) {
-			read_server_name(body, ret_name);
-			return;
-		}
+		if (type != TLS_SERVER_NAME || body.failed)
+			continue;
+		if (named || !read_server_name(body, ret_name))
+			return false;
+		named = true;
 	}
+	return !extensions.failed && !hello.failed && !hello.left;
 }
 
 /* Join the records' fragments; the handshake message may span several. */
@@ -117,10 +122,12 @@ static enum sniff_kind sniff_tls(const uint8_t *bytes, size_t len, char *ret_nam
 			want = 4 +
 			       ((size_t)message[1] << 16 | (size_t)message[2] << 8 | message[3]);
 		if (want > sizeof(message))
-			return SNIFF_OPAQUE;
+			return SNIFF_BAD_TLS;
 	}
-	read_client_hello((struct cursor){.at = message + 4, .left = want - 4}, ret_name);
-	return SNIFF_TLS;
+	if (read_client_hello((struct cursor){.at = message + 4, .left = want - 4}, ret_name))
+		return SNIFF_TLS;
+	ret_name[0] = '\0';
+	return SNIFF_BAD_TLS;
 }
 
 /* A method, a space, and what a request target begins with (RFC 9112, 3.2). */

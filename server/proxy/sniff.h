@@ -9,10 +9,11 @@
 #include <stdint.h>
 
 enum sniff_kind {
-	SNIFF_MORE,   /* cannot be told yet */
-	SNIFF_HTTP,   /* HTTP/1.x, or what pretends to be */
-	SNIFF_TLS,    /* a whole ClientHello */
-	SNIFF_OPAQUE, /* anything else */
+	SNIFF_MORE,    /* cannot be told yet */
+	SNIFF_HTTP,    /* HTTP/1.x, or what pretends to be */
+	SNIFF_TLS,     /* a whole ClientHello */
+	SNIFF_BAD_TLS, /* a ClientHello that cannot be read: whose name it asks for is not known */
+	SNIFF_OPAQUE,  /* anything else */
 };
 
 /* For SNIFF_TLS ret_name is the SNI in lower case, "" when there is none. A ClientHello may be

@@ -1,12 +1,16 @@
 /*
  * TLS that is passed through and every other TCP: held while there is no link, then relayed.
  *
- *   dialing --connected--> relaying --both ends done, or cut--> (gone)
- *     ^  \--no link, or it fails--> held --hold over--> (gone)
+ *   dialing --connected--> silent --the server speaks--> relaying --both ends done, or cut-->
+ * (gone) ^  \      |            \--the app speaks--> (sniffed)  ^ |   \     \--the app has
+ * spoken---------------------/ |    \--no link, or it fails--> held --hold over--> (gone)
  *     +-----------link is back--------+
  *
  * A silent stream is one whose app said nothing yet: a client that opens a connection ahead
  * of its request. If it speaks before the server does, it is sniffed again.
+ *
+ * A TLS client that is refused here is told so with an alert (RFC 8446, 6.2), any other with a
+ * reset.
  */
 #include "proxy/internal.h"
 
@@ -19,17 +23,27 @@
 
 enum { RETRY_DELAY = 1000 /* ms, for an origin that fails on a good link */ };
 
+enum tls_alert {
+	ALERT_ACCESS_DENIED = 49,     /* a rule rejects it */
+	ALERT_DECODE_ERROR = 50,      /* a ClientHello that cannot be read */
+	ALERT_INTERNAL_ERROR = 80,    /* no link within the hold */
+	ALERT_UNRECOGNIZED_NAME = 112 /* the virtual address is another name's */
+};
+
 struct stream {
 	TAILQ_ENTRY(stream) entry;
 	struct proxy *proxy;
-	struct conn *app, *origin; /* origin NULL: not connected yet */
+	struct conn *app,
+		*origin; /* origin NULL: not connected yet; both until there is a duplex */
+	struct duplex *duplex;
 	struct upstream_dial *dial;
 	struct link *link; /* of dial or origin */
 	struct config *config;
 	const struct rule *rule;
 	struct flow flow;
 	struct buf first; /* what the app said before the origin was there */
-	bool silent, held, app_eof, origin_eof;
+	bool tls, silent, held, app_eof;
+	enum tls_alert alert; /* why it is refused */
 	uint32_t tried;
 	uint64_t deadline, retry_at; /* loop ms */
 	uint64_t counted_in, counted_out;
@@ -37,8 +51,12 @@ struct stream {
 
 static void count_bytes(struct stream *stream)
 {
-	uint64_t in = conn_bytes_in(stream->origin), out = conn_bytes_out(stream->origin);
+	uint64_t in, out;
 
+	if (!stream->duplex)
+		return;
+	in = duplex_bytes(stream->duplex, false);
+	out = duplex_bytes(stream->duplex, true);
 	link_count_bytes(stream->link, in - stream->counted_in, out - stream->counted_out);
 	stream->counted_in = in;
 	stream->counted_out = out;
@@ -54,98 +72,73 @@ static void stream_free(struct stream *stream)
 	free(stream);
 }
 
-static void stream_end(struct stream *stream, bool flush)
+static void stream_over(struct stream *stream)
 {
 	struct proxy *proxy = stream->proxy;
 
-	if (stream->origin) {
-		count_bytes(stream);
-		conn_close(stream->origin, flush);
-	}
-	if (flush)
-		conn_close(stream->app, true);
-	else
-		conn_reset(stream->app);
 	stream_free(stream);
 	proxy_connection_over(proxy);
 }
 
+/* Both sides hear it at once. */
+static void stream_cut(struct stream *stream)
+{
+	if (stream->duplex) {
+		count_bytes(stream);
+		duplex_close(stream->duplex);
+	} else {
+		if (stream->origin)
+			conn_reset(stream->origin);
+		conn_reset(stream->app);
+	}
+	stream_over(stream);
+}
+
+static void stream_refuse(struct stream *stream)
+{
+	const uint8_t record[] = {21, 3, 3, 0, 2, 2 /* fatal */, (uint8_t)stream->alert};
+
+	if (!stream->tls || conn_write(stream->app, record, sizeof(record)) < 0) {
+		stream_cut(stream);
+		return;
+	}
+	conn_close(stream->app, true);
+	stream_over(stream);
+}
+
 /* --- relaying --- */
 
-static void app_on_data(void *arg, const uint8_t *data, size_t len)
+static void on_duplex_over(void *arg, int status)
 {
 	struct stream *stream = arg;
 
-	if (conn_write(stream->origin, data, len) < 0)
-		stream_end(stream, false);
-	else if (conn_is_full(stream->origin))
-		conn_pause(stream->app);
-}
-
-static void origin_on_data(void *arg, const uint8_t *data, size_t len)
-{
-	struct stream *stream = arg;
-
-	stream->silent = false;
-	if (conn_write(stream->app, data, len) < 0)
-		stream_end(stream, false);
-	else if (conn_is_full(stream->app))
-		conn_pause(stream->origin);
-}
-
-static void app_on_eof(void *arg)
-{
-	struct stream *stream = arg;
-
-	stream->app_eof = true;
-	conn_shutdown(stream->origin);
-	if (stream->origin_eof)
-		stream_end(stream, true);
-}
-
-static void origin_on_eof(void *arg)
-{
-	struct stream *stream = arg;
-
-	stream->origin_eof = true;
-	conn_shutdown(stream->app);
-	if (stream->app_eof)
-		stream_end(stream, true);
-}
-
-static void app_on_drain(void *arg)
-{
-	struct stream *stream = arg;
-
-	conn_resume(stream->origin);
-}
-
-static void origin_on_drain(void *arg)
-{
-	struct stream *stream = arg;
-
-	conn_resume(stream->app);
+	count_bytes(stream);
+	stream_over(stream);
 }
 
 static void on_error(void *arg, int error)
 {
-	stream_end(arg, false);
+	stream_cut(arg);
 }
 
-static void silent_on_data(void *arg, const uint8_t *data, size_t len);
+static void relay(struct stream *stream, const uint8_t *said, size_t len)
+{
+	struct duplex_side app = {.conn = stream->app,
+				  .first = buf_bytes(&stream->first),
+				  .first_len = buf_len(&stream->first),
+				  .ended = stream->app_eof};
+	struct duplex_side origin = {.conn = stream->origin, .first = said, .first_len = len};
+	int r = duplex_new(stream->proxy->duplexes, &app, &origin, on_duplex_over, stream,
+			   &stream->duplex);
 
-static const struct conn_ops app_ops = {.on_data = app_on_data,
-					.on_eof = app_on_eof,
-					.on_drain = app_on_drain,
-					.on_error = on_error};
-static const struct conn_ops silent_ops = {.on_data = silent_on_data,
-					   .on_eof = app_on_eof,
-					   .on_drain = app_on_drain,
-					   .on_error = on_error};
-static const struct conn_ops origin_ops = {.on_data = origin_on_data,
-					   .on_eof = origin_on_eof,
-					   .on_drain = origin_on_drain,
-					   .on_error = on_error};
+	if (r < 0) {
+		stream_over(stream);
+		return;
+	}
+	stream->app = stream->origin = NULL;
+	link_count_bytes(stream->link, 0, app.first_len);
+	buf_done(&stream->first);
+}
 
 /* The app speaks first after all: what it says tells what it is. */
 static void sniff_again(struct stream *stream, const uint8_t *data, size_t len)
@@ -153,39 +146,55 @@ static void sniff_again(struct stream *stream, const uint8_t *data, size_t len)
 	struct proxy *proxy = stream->proxy;
 	struct conn *app = stream->app;
 
-	if (stream->origin) {
-		count_bytes(stream);
+	if (stream->origin)
 		conn_close(stream->origin, false);
-	}
 	proxy->statistics.tcp_streams--;
 	stream_free(stream);
 	session_begin(proxy, app, data, len);
 }
 
-static void silent_on_data(void *arg, const uint8_t *data, size_t len)
+static void silent_app_on_data(void *arg, const uint8_t *data, size_t len)
+{
+	sniff_again(arg, data, len);
+}
+
+static void silent_app_on_eof(void *arg)
 {
 	struct stream *stream = arg;
 
-	if (stream->silent)
-		sniff_again(stream, data, len);
-	else
-		app_on_data(stream, data, len);
+	stream->app_eof = true;
+	relay(stream, NULL, 0);
 }
 
-static void relay(struct stream *stream)
+static void silent_origin_on_data(void *arg, const uint8_t *data, size_t len)
 {
-	bool was_silent = stream->silent;
+	struct stream *stream = arg;
 
-	conn_set_ops(stream->app, was_silent ? &silent_ops : &app_ops, stream);
+	link_count_bytes(stream->link, len, 0);
+	relay(stream, data, len);
+}
+
+/* The server hangs up without a word. */
+static void silent_origin_on_eof(void *arg)
+{
+	struct stream *stream = arg;
+
+	conn_close(stream->origin, false);
+	conn_close(stream->app, true);
+	stream_over(stream);
+}
+
+/* Who speaks first decides. */
+static void wait_for_a_word(struct stream *stream)
+{
+	static const struct conn_ops app_ops = {
+		.on_data = silent_app_on_data, .on_eof = silent_app_on_eof, .on_error = on_error};
+	static const struct conn_ops origin_ops = {.on_data = silent_origin_on_data,
+						   .on_eof = silent_origin_on_eof,
+						   .on_error = on_error};
+
+	conn_set_ops(stream->app, &app_ops, stream);
 	conn_set_ops(stream->origin, &origin_ops, stream);
-	if (buf_len(&stream->first) &&
-	    conn_write(stream->origin, buf_bytes(&stream->first), buf_len(&stream->first)) < 0) {
-		stream_end(stream, false);
-		return;
-	}
-	buf_done(&stream->first);
-	if (stream->app_eof)
-		conn_shutdown(stream->origin);
 	conn_resume(stream->app);
 	conn_resume(stream->origin);
 }
@@ -213,13 +222,16 @@ static void on_dialed(void *arg, int status, struct conn *conn, const char *what
 	stream->dial = NULL;
 	if (status == 0) {
 		stream->origin = conn;
-		relay(stream);
+		if (stream->silent && !stream->app_eof)
+			wait_for_a_word(stream);
+		else
+			relay(stream, NULL, 0);
 		return;
 	}
 	/* The origin itself refused: so does the proxy. */
 	if (status == -ECONNREFUSED || status == -ENOENT) {
 		log_debug("proxy", "stream refused: %s", what);
-		stream_end(stream, false);
+		stream_cut(stream);
 		return;
 	}
 	stream_dial(stream);
@@ -256,7 +268,7 @@ static void early_on_data(void *arg, const uint8_t *data, size_t len)
 		return;
 	}
 	if (buf_append(&stream->first, data, len) < 0)
-		stream_end(stream, false);
+		stream_cut(stream);
 	else if (buf_len(&stream->first) >= STREAM_BUFFER_MAX)
 		conn_pause(stream->app);
 }
@@ -268,7 +280,7 @@ static void early_on_eof(void *arg)
 	/* It hung up, unless it said all that it wanted to say. */
 	stream->app_eof = true;
 	if (stream->held || !buf_len(&stream->first))
-		stream_end(stream, false);
+		stream_cut(stream);
 }
 
 static const struct rule *find_rule(struct stream *stream, const struct stream_kind *kind)
@@ -294,6 +306,17 @@ static bool names_agree(const struct stream *stream, const struct stream_kind *k
 	       strcmp(kind->name, stream->flow.name) == 0;
 }
 
+static bool is_refused(struct stream *stream, const struct stream_kind *kind)
+{
+	if (kind->malformed)
+		stream->alert = ALERT_DECODE_ERROR;
+	else if (stream->rule->policy.action == ACTION_REJECT)
+		stream->alert = ALERT_ACCESS_DENIED;
+	else if (!names_agree(stream, kind))
+		stream->alert = ALERT_UNRECOGNIZED_NAME;
+	return stream->alert;
+}
+
 void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_kind *kind,
 		  const uint8_t *bytes, size_t len)
 {
@@ -310,6 +333,7 @@ void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_ki
 	}
 	stream->proxy = proxy;
 	stream->app = conn;
+	stream->tls = kind->protocol == PROTOCOL_TLS;
 	stream->silent = kind->silent;
 	stream->app_eof = kind->ended;
 	stream->config = config_ref(proxy->parts.config);
@@ -321,21 +345,15 @@ void stream_begin(struct proxy *proxy, struct conn *conn, const struct stream_ki
 		proxy->statistics.tls_streams++;
 	else
 		proxy->statistics.tcp_streams++;
-	if (stream->rule->policy.action == ACTION_REJECT || !names_agree(stream, kind) ||
-	    buf_append(&stream->first, bytes, len) < 0) {
+	if (!is_refused(stream, kind) && buf_append(&stream->first, bytes, len) < 0)
+		stream->alert = ALERT_INTERNAL_ERROR;
+	if (stream->alert) {
 		proxy->statistics.refused++;
-		stream_end(stream, false);
+		stream_refuse(stream);
 		return;
 	}
 	conn_resume(conn);
 	stream_dial(stream);
-}
-
-/* Bytes that went over the link before were counted by who had the connection then. */
-static void skip_counted(struct stream *stream)
-{
-	stream->counted_in = conn_bytes_in(stream->origin);
-	stream->counted_out = conn_bytes_out(stream->origin);
 }
 
 void stream_adopt(struct proxy *proxy, const struct stream_pair *pair)
@@ -343,8 +361,8 @@ void stream_adopt(struct proxy *proxy, const struct stream_pair *pair)
 	struct stream *stream = calloc(1, sizeof(*stream));
 
 	if (!stream) {
-		conn_close(pair->origin, false);
 		conn_reset(pair->app);
+		conn_reset(pair->origin);
 		proxy_connection_over(proxy);
 		return;
 	}
@@ -353,15 +371,13 @@ void stream_adopt(struct proxy *proxy, const struct stream_pair *pair)
 	stream->origin = pair->origin;
 	stream->link = pair->link;
 	stream->app_eof = pair->app_ended;
-	skip_counted(stream);
 	buf_init(&stream->first, 2 * STREAM_BUFFER_MAX);
 	TAILQ_INSERT_TAIL(&proxy->streams, stream, entry);
 	proxy->statistics.upgraded_streams++;
-	if (buf_append(&stream->first, pair->app_first, pair->app_first_len) < 0 ||
-	    conn_write(stream->app, pair->origin_first, pair->origin_first_len) < 0)
-		stream_end(stream, false);
+	if (buf_append(&stream->first, pair->app_first, pair->app_first_len) < 0)
+		stream_cut(stream);
 	else
-		relay(stream);
+		relay(stream, pair->origin_first, pair->origin_first_len);
 }
 
 void streams_wake(struct proxy *proxy)
@@ -383,8 +399,8 @@ void streams_cut(struct proxy *proxy, struct link *link)
 
 	for (stream = TAILQ_FIRST(&proxy->streams); stream; stream = next) {
 		next = TAILQ_NEXT(stream, entry);
-		if (!link || (stream->origin && stream->link == link))
-			stream_end(stream, false);
+		if (!link || ((stream->origin || stream->duplex) && stream->link == link))
+			stream_cut(stream);
 	}
 }
 
@@ -394,13 +410,13 @@ void streams_sweep(struct proxy *proxy, uint64_t now)
 
 	for (stream = TAILQ_FIRST(&proxy->streams); stream; stream = next) {
 		next = TAILQ_NEXT(stream, entry);
-		if (stream->origin)
-			count_bytes(stream);
+		count_bytes(stream);
 		if (!stream->held)
 			continue;
 		if (now >= stream->deadline) {
 			proxy->statistics.held_over++;
-			stream_end(stream, false);
+			stream->alert = ALERT_INTERNAL_ERROR;
+			stream_refuse(stream);
 		} else if (stream->retry_at && now >= stream->retry_at) {
 			stream->tried = 0;
 			stream_dial(stream);

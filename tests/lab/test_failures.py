@@ -568,6 +568,26 @@ def test_d5_a_reset_goes_through(hears, origin):
     peer.reset()
     with pytest.raises(ConnectionResetError):
         app.recv(100)
+    app, peer = stream(hears, origin)
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    app.close()
+    assert peer.is_reset()
+
+
+def test_d6_when_the_link_dies_a_tunnel_is_reset(hears, origin):
+    upgrade = request(fields=("Connection: Upgrade", "Upgrade: anything"))
+    app = app_sends(hears, upgrade)
+    peer = origin.accept("wifi")
+    peer.read_request()
+    peer.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: anything\r\n\r\n"
+    )
+    assert app.recv(4096).startswith(b"HTTP/1.1 101 ")
+    app.sendall(b"ping")
+    peer.read_until(b"ping")
+    hears.cut("wifi")
+    with pytest.raises(ConnectionResetError):
+        app.recv(100)
 
 
 # --- E: a replay ---

@@ -112,6 +112,29 @@ START_TEST(a_damaged_hello_is_survived)
 }
 END_TEST
 
+/* Cut anywhere, with the lengths around it set right, it is no hello that can be trusted to ask
+ * for no name; but for the one place before the extensions, which old clients do not have. */
+START_TEST(a_hello_that_cannot_be_read_to_its_end_is_malformed)
+{
+	uint8_t bytes[4096];
+	char name[NAME_TEXT_MAX];
+	size_t len = client_hello("cut.example", bytes, sizeof(bytes)), whole = 0;
+
+	for (size_t n = len - 1; n > 9 + 2 + 32 + 1 + 2 + 2 + 2; n--) {
+		size_t body = n - 9, record = n - 5;
+
+		bytes[3] = (uint8_t)(record >> 8);
+		bytes[4] = (uint8_t)record;
+		bytes[6] = 0;
+		bytes[7] = (uint8_t)(body >> 8);
+		bytes[8] = (uint8_t)body;
+		whole += sniff(bytes, n, name) != SNIFF_BAD_TLS;
+		ck_assert_str_eq(name, "");
+	}
+	ck_assert_uint_eq(whole, 1);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("sniff");
@@ -124,6 +147,7 @@ int main(void)
 	tcase_add_test(tc, the_name_is_read_from_a_whole_hello_only);
 	tcase_add_test(tc, a_hello_split_over_records_is_joined);
 	tcase_add_test(tc, a_damaged_hello_is_survived);
+	tcase_add_test(tc, a_hello_that_cannot_be_read_to_its_end_is_malformed);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
