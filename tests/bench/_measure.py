@@ -32,14 +32,18 @@ def commit():
 
 
 class Bench:
-    def __init__(self, name, rounds=5, seconds=4):
+    """options: a function that adds the bench's own to the parser; they are in self.options."""
+
+    def __init__(self, name, rounds=5, seconds=4, options=None):
         parser = argparse.ArgumentParser(prog=f"./dev bench {name}")
         parser.add_argument("--json", metavar="FILE", help="write the results there")
         parser.add_argument("--rounds", type=int, default=rounds)
         parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
+        if options:
+            options(parser)
         self.name, self.values = name, {}
-        options = parser.parse_args()
-        self.file, self.rounds, self.seconds = options.json, options.rounds, options.seconds
+        self.options = chosen = parser.parse_args()
+        self.file, self.rounds, self.seconds = chosen.json, chosen.rounds, chosen.seconds
         self.commit = commit()
 
     def add(self, case, metric, unit, system, value):

@@ -1,0 +1,2 @@
+def count(bench, lab):
+    pass
