@@ -96,8 +96,9 @@
 #define DUPLEX_PIPES_MAX    512 /* two a flow: descriptors and kernel memory */
 
 /* upstream */
-#define UPSTREAM_IDLE_MAX     64 /* pooled connections in all */
+#define UPSTREAM_IDLE_MAX     1024 /* pooled connections in all; 1/16 of the descriptors at most */
 #define UPSTREAM_IDLE_TIMEOUT 30000
+#define UPSTREAM_FRESH_TIME   1000  /* idle for less, a connection takes what must not go twice */
 #define UPSTREAM_USER_TIMEOUT 15000 /* sent bytes that nobody acknowledges */
 
 /* resolver */

@@ -395,6 +395,16 @@ void conn_reset(struct conn *conn)
 	close_handles(conn);
 }
 
+bool conn_is_quiet(const struct conn *conn)
+{
+	uv_os_fd_t fd;
+	char byte;
+
+	return conn->state == CONN_OPEN && !conn->got_eof &&
+	       uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
+	       recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 static struct ip conn_name(const struct conn *conn, uint16_t *ret_port,
 			   int (*name)(const uv_tcp_t *, struct sockaddr *, int *))
 {

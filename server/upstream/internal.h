@@ -7,6 +7,8 @@
 
 #define TARGET_TEXT_MAX (NAME_TEXT_MAX + 8)
 
+enum { POOL_BUCKETS = 256 };
+
 TAILQ_HEAD(dial_list, upstream_dial);
 TAILQ_HEAD(request_list, upstream_request);
 TAILQ_HEAD(lane_list, lane);
@@ -16,8 +18,9 @@ struct upstream {
 	struct resolver *resolver;
 	struct dial_list dials;
 	struct request_list requests;
-	struct lane_list idle; /* newest first */
-	size_t idle_count;
+	struct lane_list idle;		     /* newest first */
+	struct lane_list pool[POOL_BUCKETS]; /* the same by target, newest first */
+	size_t idle_count, idle_max;
 	uv_timer_t sweep;
 	struct upstream_statistics statistics;
 };
@@ -27,7 +30,7 @@ struct upstream {
  * between two. Only lanes of the same link, target and port are used again.
  */
 struct lane {
-	TAILQ_ENTRY(lane) entry; /* in upstream->idle, while it is */
+	TAILQ_ENTRY(lane) entry, pool_entry; /* in upstream->idle and pool, while it is */
 	struct upstream *upstream;
 	struct conn *conn;
 	struct link *link;
@@ -42,7 +45,10 @@ struct lane {
 };
 
 /* pool.c */
-struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target);
+void pool_init(struct upstream *upstream);
+/* fresh: only one that the origin used a moment ago and has not closed, as far as is known here. */
+struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target,
+		       bool fresh);
 int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
 	     struct lane **ret_lane) __attribute__((warn_unused_result));
 void lane_release(struct lane *lane); /* back to the pool, or closed when it cannot be used again */

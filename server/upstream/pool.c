@@ -4,6 +4,47 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+
+void pool_init(struct upstream *upstream)
+{
+	struct rlimit limit;
+
+	upstream->idle_max = UPSTREAM_IDLE_MAX;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 16 < upstream->idle_max)
+		upstream->idle_max = limit.rlim_cur / 16 + 1;
+	TAILQ_INIT(&upstream->idle);
+	for (size_t i = 0; i < POOL_BUCKETS; i++)
+		TAILQ_INIT(&upstream->pool[i]);
+}
+
+static struct lane_list *bucket_of(struct upstream *upstream, const char *target)
+{
+	uint32_t hash = 2166136261; /* FNV-1a */
+
+	for (; *target; target++)
+		hash = (hash ^ (uint8_t)*target) * 16777619;
+	return &upstream->pool[hash % POOL_BUCKETS];
+}
+
+static void pool_put(struct lane *lane)
+{
+	struct upstream *upstream = lane->upstream;
+
+	lane->idle = true;
+	lane->idle_since = uv_now(upstream->loop);
+	TAILQ_INSERT_HEAD(&upstream->idle, lane, entry);
+	TAILQ_INSERT_HEAD(bucket_of(upstream, lane->target), lane, pool_entry);
+	upstream->idle_count++;
+}
+
+static void pool_remove(struct lane *lane)
+{
+	TAILQ_REMOVE(&lane->upstream->idle, lane, entry);
+	TAILQ_REMOVE(bucket_of(lane->upstream, lane->target), lane, pool_entry);
+	lane->upstream->idle_count--;
+	lane->idle = false;
+}
 
 void lane_count(struct lane *lane)
 {
@@ -24,10 +65,8 @@ void lane_close(struct lane *lane)
 {
 	if (lane->dead)
 		return;
-	if (lane->idle) {
-		TAILQ_REMOVE(&lane->upstream->idle, lane, entry);
-		lane->upstream->idle_count--;
-	}
+	if (lane->idle)
+		pool_remove(lane);
 	lane_count(lane);
 	/* Closed in order, a socket would still send its request when its dead link is back. */
 	if (lane->request)
@@ -54,7 +93,6 @@ struct conn *lane_give(struct lane *lane)
 void lane_release(struct lane *lane)
 {
 	struct upstream *upstream = lane->upstream;
-	struct lane *oldest;
 
 	lane_count(lane);
 	lane->served++;
@@ -63,27 +101,30 @@ void lane_release(struct lane *lane)
 		lane_close(lane);
 		return;
 	}
-	if (upstream->idle_count == UPSTREAM_IDLE_MAX) {
-		oldest = TAILQ_LAST(&upstream->idle, lane_list);
-		lane_close(oldest);
-	}
-	lane->idle = lane->reused = true;
-	lane->idle_since = uv_now(upstream->loop);
-	TAILQ_INSERT_HEAD(&upstream->idle, lane, entry);
-	upstream->idle_count++;
+	if (upstream->idle_count == upstream->idle_max)
+		lane_close(TAILQ_LAST(&upstream->idle, lane_list));
+	lane->reused = true;
+	pool_put(lane);
 	conn_resume(lane->conn); /* so that the origin's close is seen */
 }
 
-struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target)
+/* Servers close what was idle for some seconds: before that, and with no end of the stream here
+ * yet, the origin takes what is sent, unless it dies at this moment. */
+static bool is_fresh(const struct lane *lane)
+{
+	return uv_now(lane->upstream->loop) - lane->idle_since < UPSTREAM_FRESH_TIME &&
+	       conn_is_quiet(lane->conn);
+}
+
+struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target, bool fresh)
 {
 	struct lane *lane;
 
-	TAILQ_FOREACH (lane, &upstream->idle, entry) {
-		if (lane->link != link || strcmp(lane->target, target) != 0)
+	TAILQ_FOREACH (lane, bucket_of(upstream, target), pool_entry) {
+		if (lane->link != link || strcmp(lane->target, target) != 0 ||
+		    (fresh && !is_fresh(lane)))
 			continue;
-		TAILQ_REMOVE(&upstream->idle, lane, entry);
-		upstream->idle_count--;
-		lane->idle = false;
+		pool_remove(lane);
 		upstream->statistics.reused++;
 		return lane;
 	}

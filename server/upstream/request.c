@@ -4,9 +4,11 @@
  *   new --idle lane--> sending --head--> responding --end--> (gone)
  *    \--dial--> dialing --connected--^        \--fail--> (gone)
  *
- * Only a request that is idempotent and whole goes over a lane that was used before: the
- * origin may close it at the same moment. When that happens it is sent once more on a new one
- * (RFC 9110, 9.2.2).
+ * A request that is idempotent (or carries an Idempotency-Key) and whole goes over any lane that
+ * was used before: the origin may close it at the same moment, and then it is sent once more on a
+ * new one (RFC 9110, 9.2.2). Another whole one goes only over a lane that the origin used a moment
+ * ago, and is never sent twice: it fails, and the app is told that it may have arrived. A streamed
+ * one gets a new lane.
  */
 #include "upstream/internal.h"
 
@@ -29,7 +31,7 @@ struct upstream_request {
 	struct buf head; /* as it goes out; kept until a response byte comes */
 	const uint8_t *body;
 	size_t body_len;
-	bool stream, chunked, body_ended, responding, interim, upgrade;
+	bool stream, repeatable, chunked, body_ended, responding, interim, upgrade;
 	struct upstream_ops ops;
 	void *arg;
 };
@@ -148,7 +150,7 @@ void request_lane_failed(struct upstream_request *request, int status, const cha
 {
 	int r;
 
-	if (!request->lane->reused || request->responding || request->stream) {
+	if (!request->lane->reused || request->responding || !request->repeatable) {
 		request_fail(request, status, what);
 		return;
 	}
@@ -188,9 +190,10 @@ static int request_start(struct upstream_request *request, const char *host)
 {
 	struct lane *lane;
 
-	if (request->stream || !http_method_is_idempotent(request->method))
+	if (request->stream)
 		return request_dial(request, host);
-	while ((lane = pool_take(request->upstream, request->link, request->target))) {
+	while ((lane = pool_take(request->upstream, request->link, request->target,
+				 !request->repeatable))) {
 		attach_lane(request, lane);
 		if (write_request(request) == 0)
 			return 0;
@@ -222,6 +225,8 @@ int upstream_send(struct upstream *upstream, struct link *link,
 	request->body_len = body_len;
 	request->stream = stream;
 	request->upgrade = head->upgrade && ops->on_upgrade;
+	request->repeatable = !stream && (http_method_is_idempotent(request->method) ||
+					  http_field(head, "idempotency-key"));
 	request->chunked = stream && head->framing == HTTP_CHUNKED;
 	request->ops = *ops;
 	request->arg = arg;

@@ -21,7 +21,7 @@ int upstream_new(uv_loop_t *loop, struct resolver *resolver, struct upstream **r
 	upstream->resolver = resolver;
 	TAILQ_INIT(&upstream->dials);
 	TAILQ_INIT(&upstream->requests);
-	TAILQ_INIT(&upstream->idle);
+	pool_init(upstream);
 	uv_timer_init(loop, &upstream->sweep);
 	upstream->sweep.data = upstream;
 	uv_timer_start(&upstream->sweep, on_sweep, SWEEP_INTERVAL, SWEEP_INTERVAL);

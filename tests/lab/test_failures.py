@@ -9,6 +9,7 @@ import pathlib
 import re
 import socket
 import struct
+import time
 
 import pytest
 
@@ -430,6 +431,53 @@ def test_b7_what_is_not_http_is_502(hears, origin):
     peer.send(b"SSH-2.0-nonsense\r\n")
     status, _, _ = answer(app)
     assert status == 502
+
+
+def use_once(app, origin):
+    """The app's first request makes a connection that is kept."""
+    app.sendall(request())
+    peer = origin.accept()
+    peer.read_request()
+    peer.got = b""
+    peer.send(OK)
+    hears_ok(app)
+    return peer
+
+
+@AGAIN
+def test_b8_closed_instead_of_an_answer_it_is_sent_once_more(hears, origin, sent):
+    app = connect(hears, ORIGIN[0], PORT)
+    peer = use_once(app, origin)
+    app.sendall(sent)
+    peer.read_request()
+    peer.close()
+    peer = origin.accept("wifi")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+    origin.nobody_comes()
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_b9_closed_instead_of_an_answer_a_post_gets_502(hears, origin, end):
+    app = connect(hears, ORIGIN[0], PORT)
+    peer = use_once(app, origin)
+    app.sendall(request("POST", b"x"))
+    peer.read_request()
+    getattr(peer, end)()
+    hears_502(app)
+    origin.nobody_comes()
+
+
+def test_b9_a_post_gets_a_new_connection_when_the_kept_one_was_idle(hears, origin):
+    app = connect(hears, ORIGIN[0], PORT)
+    use_once(app, origin)
+    time.sleep(1.1)  # UPSTREAM_FRESH_TIME
+    app.sendall(request("POST", b"x"))
+    peer = origin.accept()
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
 
 
 # --- C: the app goes ---
