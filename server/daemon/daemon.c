@@ -320,6 +320,8 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 			 r == -EBUSY ? "busy: another holdfastd uses it" : strerror(-r));
 		return r;
 	}
+	STEP(spools_new(loop, config->state_dir, config->queue.max_bytes, &daemon->spools),
+	     "spools");
 	STEP(daemon_build_programs(daemon), "programs");
 	STEP(links_new(loop, config, daemon->rtnl, daemon->steer, on_link_changed, daemon,
 		       &daemon->links),
@@ -336,7 +338,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	STEP(build_proxy(daemon), "the proxy");
 	STEP(build_relay(daemon), "the relay");
 	STEP(replay_new(loop, config, daemon->queue, daemon->links, daemon->upstream,
-			&daemon->replay),
+			daemon->spools, &daemon->replay),
 	     "replay");
 	STEP(build_app_listeners(daemon), "the listener of holdfast.internal");
 	set_flags(daemon);
@@ -389,6 +391,7 @@ static void finish(struct daemon *daemon)
 		steer_close(daemon->steer);
 	programs_free(daemon->programs);
 	sampler_done(daemon);
+	spools_close(daemon->spools);
 	if (daemon->rtnl)
 		rtnl_close(daemon->rtnl);
 	config_unref(daemon->config);

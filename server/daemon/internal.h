@@ -7,6 +7,7 @@
 #include "proxy/proxy.h"
 #include "relay/relay.h"
 #include "replay/replay.h"
+#include "store/spool.h"
 #include "store/store.h"
 #include "upstream/upstream.h"
 
@@ -41,6 +42,7 @@ struct daemon {
 	struct steer *steer;
 	struct links *links;
 	struct store *store;
+	struct spools *spools;
 	struct programs *programs;
 	struct resolver *resolver;
 	struct queue *queue;

@@ -338,14 +338,18 @@ bool exchange_is_full(const struct exchange *exchange)
 
 void exchange_pause(struct exchange *exchange)
 {
+	exchange->paused = true;
 	if (exchange->sending)
 		upstream_pause(exchange->sending);
 }
 
 void exchange_resume(struct exchange *exchange)
 {
+	exchange->paused = false;
 	if (exchange->sending)
 		upstream_resume(exchange->sending);
+	else
+		exchange_deliver(exchange);
 }
 
 bool exchange_is_held(const struct exchange *exchange)
@@ -398,6 +402,7 @@ void exchange_free(struct exchange *exchange)
 		upstream_cancel(exchange->sending);
 	if (exchange->watch)
 		queue_unwatch(exchange->watch);
+	queue_reader_close(exchange->delivery);
 	if (exchange->ticket)
 		exchange->ticket->exchange = NULL;
 	buf_done(&exchange->body);

@@ -72,7 +72,10 @@ struct exchange {
 	struct upstream_request *sending;
 	struct queue_watch *watch;
 	struct ticket *ticket;
-	char stored_id[ID_TEXT_MAX]; /* the stored exchange that owes the answer */
+	char stored_id[ID_TEXT_MAX];   /* the stored exchange that owes the answer */
+	struct queue_reader *delivery; /* its response on the way to the app */
+	uint64_t to_deliver;
+	bool delivering, paused;
 	bool hashed;
 	uint8_t hash[32], body_hash[32];
 	struct queue_event *events;
@@ -122,3 +125,5 @@ void exchange_match(struct exchange *exchange);
 void exchange_store(struct exchange *exchange);
 void exchange_wait_over(struct exchange *exchange);
 int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void *arg);
+/* The next piece of a stored response, if the app takes it. */
+void exchange_deliver(struct exchange *exchange);

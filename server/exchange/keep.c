@@ -264,9 +264,9 @@ static int stored_head(const struct queue_row *row, struct http_head *head)
 	if (head->status == 204 || head->status == 304 || strcmp(row->method, "HEAD") == 0)
 		return 0;
 	head->framing = HTTP_LENGTH;
-	head->content_length = row->response_body_len;
+	head->content_length = row->response_bytes;
 	http_field_remove(head, "content-length");
-	snprintf(text, sizeof(text), "%zu", row->response_body_len);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)row->response_bytes);
 	return http_field_add(head, "Content-Length", text);
 }
 
@@ -300,22 +300,74 @@ static void paid(void *arg, int status)
 			    strerror(-status));
 }
 
+/* Only an end that was reached pays: a reader that fails, or an app that goes, leaves the debt. */
+static void delivered(struct exchange *exchange)
+{
+	queue_paid(exchange->exchanges->queue, exchange->stored_id, paid, NULL);
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_end(exchange->arg);
+}
+
+static void broken_off(struct exchange *exchange, int status)
+{
+	log_warning("exchange", "%s: the stored response could not be read: %s",
+		    exchange->stored_id, strerror(-status));
+	exchange_enter(exchange, EXCHANGE_OVER);
+	exchange->ops.on_abort(exchange->arg, "the stored response could not be read");
+}
+
+void exchange_deliver(struct exchange *exchange)
+{
+	int r;
+
+	if (!exchange->delivery || exchange->delivering || exchange->paused)
+		return;
+	r = queue_reader_next(exchange->delivery);
+	exchange->delivering = r == 0;
+	if (r < 0)
+		broken_off(exchange, r);
+}
+
+static void on_piece(void *arg, int status, const uint8_t *bytes, size_t len)
+{
+	struct exchange *exchange = arg;
+
+	exchange->delivering = false;
+	exchange->to_deliver -= len;
+	if (status == 0 && !len && exchange->to_deliver)
+		status = -EBADMSG;
+	if (status < 0) {
+		broken_off(exchange, status);
+	} else if (!len) {
+		delivered(exchange);
+	} else {
+		exchange->ops.on_body(exchange->arg, bytes, len);
+		exchange_deliver(exchange);
+	}
+}
+
+/* The head at once, the body as the app takes it. */
 static void hand_over(struct exchange *exchange, const struct queue_row *row)
 {
-	struct exchange_ops ops = exchange->ops;
-	void *arg = exchange->arg;
+	struct queue *queue = exchange->exchanges->queue;
 	struct http_head head;
 
-	queue_paid(exchange->exchanges->queue, row->id, paid, NULL);
 	http_head_init(&head, HTTP_KIND_RESPONSE);
-	if (!row->response_status || stored_head(row, &head) < 0 || mark_head(&head, row) < 0) {
+	if (!row->response_status) {
+		queue_paid(queue, row->id, paid, NULL);
 		without_response(exchange, row);
+	} else if (stored_head(row, &head) < 0 || mark_head(&head, row) < 0 ||
+		   queue_reader_new(queue, row->id, QUEUE_RESPONSE, on_piece, exchange,
+				    &exchange->delivery) < 0) {
+		exchange_answer(exchange, 503, "Out of memory",
+				"The stored response could not be read now.", exchange->stored_id);
 	} else {
-		exchange_enter(exchange, EXCHANGE_OVER);
-		ops.on_head(arg, &head);
-		if (head.framing == HTTP_LENGTH && row->response_body_len)
-			ops.on_body(arg, row->response_body, row->response_body_len);
-		ops.on_end(arg);
+		exchange->ops.on_head(exchange->arg, &head);
+		exchange->to_deliver = head.framing == HTTP_LENGTH ? row->response_bytes : 0;
+		if (exchange->to_deliver)
+			exchange_deliver(exchange);
+		else
+			delivered(exchange);
 	}
 	http_head_done(&head);
 }

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Bodies are in tables of their own: SQLite writes a row whole when a column changes.
+/* Bodies are in tables of their own: SQLite writes a row whole when a column changes. A body of
+ * more than one piece is in request_pieces, `at` being where the piece begins, and the column
+ * `body` is empty then (but in rows of version 1, which knew no pieces).
  * `blocked`: an older ordered row of the same lane (source, scheme, authority) waits. So only
  * the heads of lanes are in the index that a lease looks through. */
 static const char schema[] =
@@ -22,13 +24,17 @@ static const char schema[] =
 	" importance INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,"
 	" attempts_max INTEGER NOT NULL, received INTEGER NOT NULL, expires INTEGER NOT NULL,"
 	" next_attempt INTEGER NOT NULL, link TEXT, bytes INTEGER NOT NULL,"
-	" response_status INTEGER NOT NULL DEFAULT 0, finished INTEGER);"
+	" response_status INTEGER NOT NULL DEFAULT 0, finished INTEGER,"
+	" body_bytes INTEGER NOT NULL DEFAULT 0, response_bytes INTEGER NOT NULL DEFAULT 0);"
 	"CREATE TABLE IF NOT EXISTS request_bodies ("
 	" seq INTEGER PRIMARY KEY REFERENCES requests ON DELETE CASCADE,"
 	" fields BLOB NOT NULL, body BLOB NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS request_responses ("
 	" seq INTEGER PRIMARY KEY REFERENCES requests ON DELETE CASCADE,"
 	" head BLOB NOT NULL, body BLOB NOT NULL);"
+	"CREATE TABLE IF NOT EXISTS request_pieces ("
+	" seq INTEGER NOT NULL REFERENCES requests ON DELETE CASCADE, part INTEGER NOT NULL,"
+	" at INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (seq, part, at));"
 	"CREATE TABLE IF NOT EXISTS request_events ("
 	" seq INTEGER NOT NULL REFERENCES requests ON DELETE CASCADE, n INTEGER NOT NULL,"
 	" at INTEGER NOT NULL, what TEXT NOT NULL, PRIMARY KEY (seq, n)) WITHOUT ROWID;"
@@ -91,13 +97,14 @@ void queue_row_free(struct queue_row *row)
 	free(row->idempotency_key);
 	free(row->response_head);
 	free(row->response_body);
+	spool_unref(row->spool);
 	free(row->events);
 	free(row);
 }
 
 /* --- operations --- */
 
-static void queue_unref(struct queue *queue)
+void queue_unref(struct queue *queue)
 {
 	if (--queue->refs == 0)
 		free(queue);
@@ -109,6 +116,7 @@ static void op_free(struct op *op)
 		queue_row_free(op->rows[i]);
 	free(op->rows);
 	queue_row_free(op->row);
+	spool_unref(op->spool);
 	free(op->changes);
 	free(op->copy);
 	free(op);
@@ -297,12 +305,38 @@ static int take_back(sqlite3 *db)
 	return r;
 }
 
+/* Version 1 knew the lengths of bodies from the bodies alone. */
+static int upgrade(sqlite3 *db)
+{
+	static const char *const steps[] = {
+		"ALTER TABLE requests ADD COLUMN body_bytes INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE requests ADD COLUMN response_bytes INTEGER NOT NULL DEFAULT 0",
+		"UPDATE requests SET body_bytes = coalesce((SELECT length(body) FROM"
+		" request_bodies b WHERE b.seq = requests.seq), 0), response_bytes = coalesce("
+		"(SELECT length(body) FROM request_responses p WHERE p.seq = requests.seq), 0)",
+	};
+	sqlite3_stmt *stmt;
+	int r = sql_row(db, &stmt,
+			"SELECT 1 FROM pragma_table_info('requests') WHERE name = 'body_bytes'",
+			"");
+
+	if (r == 1)
+		sql_end(stmt);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && r == 0; i++)
+		r = sql_run(db, steps[i], "");
+	return r;
+}
+
 static int run_start(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
 	sqlite3_stmt *stmt;
-	int r = take_back(db);
+	int r = upgrade(db);
 
+	if (r == 0)
+		r = take_back(db);
 	if (r == 0)
 		r = sql_row(db, &stmt, "SELECT coalesce(max(seq), 0) FROM requests", "");
 	if (r <= 0)

@@ -1,9 +1,10 @@
 /*
  * The durable queue: exchanges that were stored, their answers and their debts.
  *
- * Owns the tables `requests` and `request_events` of the store. Every change is a store
+ * Owns the tables `requests` and `request_...` of the store. Every change is a store
  * job; callbacks come on the loop after the commit. Never sends anything: replay asks for
- * work and says what came of it. Knows no app connection.
+ * work and says what came of it. Knows no app connection. Bodies are stored and read in pieces,
+ * in the one transaction with their row; none is whole in memory unless it is one piece.
  *
  *   stored --lease--> sending --answer--> done --keep_response--> (gone)
  *     ^                  | \--attempts or expiry over--> failed / expired
@@ -15,6 +16,7 @@
 #pragma once
 
 #include "base/limits.h"
+#include "store/spool.h"
 #include "store/store.h"
 
 #include <stdbool.h>
@@ -35,6 +37,16 @@ enum request_state { REQUEST_STATES(REQUEST_STATE_ENUM) REQUEST_STATE_COUNT };
 const char *request_state_name(enum request_state state);
 int request_state_parse(const char *name, enum request_state *ret_state);
 
+/* A response as it is stored; borrowed as a request is. */
+struct queue_response {
+	int status;
+	const uint8_t *head; /* status line and fields, as received */
+	size_t head_len;
+	const uint8_t *body;
+	size_t body_len;
+	struct spool *spool; /* or this one, as in queue_request */
+};
+
 /* A request as it is stored. Strings and bytes are borrowed for the call. Times are wall
  * clock in ms. */
 struct queue_request {
@@ -44,6 +56,8 @@ struct queue_request {
 	size_t fields_len;
 	const uint8_t *body;
 	size_t body_len;
+	/* or this one, which has ended: `body` is not looked at then. A reference is taken. */
+	struct spool *spool;
 	uint8_t hash[32];	     /* what "the same request" is compared by; see exchange_hash */
 	const char *idempotency_key; /* or NULL: as the app sent it */
 	uint8_t body_hash[32];	     /* to find another body under the same key */
@@ -62,8 +76,10 @@ struct queue_row {
 	char id[ID_TEXT_MAX];
 	enum request_state state;
 	char *rule, *source, *method, *scheme, *authority, *target, *link; /* link may be NULL */
-	uint8_t *fields, *body;						   /* only when asked for */
+	/* only when asked for; bodies only up to SPOOL_PIECE bytes, else NULL: queue_reader_new */
+	uint8_t *fields, *body;
 	size_t fields_len, body_len;
+	struct spool *spool; /* the body of one that is held, when asked for; or NULL */
 	uint64_t body_bytes; /* known also when the body was not asked for */
 	int64_t received, expires, next_attempt;
 	uint32_t attempts, attempts_max, importance;
@@ -137,16 +153,16 @@ int queue_paid(struct queue *queue, const char *id, queue_status_cb cb, void *ar
 /* Lease the next request that is due: oldest first within one source and origin, at most one
  * under way for each (source, origin) when ordered, higher importance first between origins.
  * `now` is wall clock ms. status -ENOENT and row NULL: nothing due; *next_due (wall ms, 0:
- * nothing waits) is in row-less callbacks' queue_next_due(). The row comes with fields, body. */
+ * nothing waits) is in row-less callbacks' queue_next_due(). The row comes as with `bodies`. */
 int queue_lease(struct queue *queue, int64_t now, queue_row_cb cb, void *arg)
 	__attribute__((warn_unused_result));
 int64_t queue_next_due(const struct queue *queue);
 /* queue_done, queue_retry and queue_fail give -ESTALE to cb for a row that is not leased. */
 /* An answer: state done, response kept, watchers told after the commit. */
-int queue_done(struct queue *queue, const char *id, const char *link, int status,
-	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
-	       queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
-/* No answer: back to stored with next_attempt, or failed when final (head may be NULL). */
+int queue_done(struct queue *queue, const char *id, const char *link,
+	       const struct queue_response *response, queue_status_cb cb, void *arg)
+	__attribute__((warn_unused_result));
+/* No answer: back to stored with next_attempt, or failed when final (response may be NULL). */
 int queue_retry(struct queue *queue, const char *id, const char *link, int64_t next_attempt,
 		bool count_attempt, const char *what, queue_status_cb cb, void *arg)
 	__attribute__((warn_unused_result));
@@ -157,9 +173,9 @@ int queue_links_changed(struct queue *queue) __attribute__((warn_unused_result))
  * clock since the start move along, so that a clock that is first right after boot expires none. */
 int queue_clock_stepped(struct queue *queue, int64_t now, int64_t step)
 	__attribute__((warn_unused_result));
-int queue_fail(struct queue *queue, const char *id, const char *link, int status,
-	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
-	       const char *what, queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
+int queue_fail(struct queue *queue, const char *id, const char *link,
+	       const struct queue_response *response, const char *what, queue_status_cb cb,
+	       void *arg) __attribute__((warn_unused_result));
 /* Expire what is over, purge finished rows past keep_response (failed ones stay at least
  * QUEUE_KEEP_FAILED), give free pages back to the file system. */
 int queue_sweep(struct queue *queue, int64_t now, queue_status_cb cb, void *arg);
@@ -171,7 +187,24 @@ void queue_set_observer(struct queue *queue,
 					const char *what),
 			void *arg);
 
+/* --- bodies --- */
+
+enum queue_part { QUEUE_REQUEST, QUEUE_RESPONSE };
+/* Reads a stored body piece by piece, as spool_reader does: `piece` gets up to SPOOL_PIECE bytes
+ * (borrowed), len 0 at the end, or a negative status: -ENOENT when the exchange was deleted,
+ * -ESTALE when its response is another one by now. */
+struct queue_reader;
+int queue_reader_new(struct queue *queue, const char *id, enum queue_part part,
+		     spool_piece_cb piece, void *arg, struct queue_reader **ret_reader)
+	__attribute__((warn_unused_result));
+/* Ask for the next piece, the first too; 0, -EAGAIN or another error (`piece` is not called
+ * then). From inside `piece` it is fine. */
+int queue_reader_next(struct queue_reader *reader) __attribute__((warn_unused_result));
+/* No callback after it. NULL is fine. */
+void queue_reader_close(struct queue_reader *reader);
+
 /* --- for the API --- */
+/* bodies: with fields, heads and short bodies. */
 int queue_get(struct queue *queue, const char *id, bool bodies, queue_row_cb cb, void *arg)
 	__attribute__((warn_unused_result));
 struct queue_filter {

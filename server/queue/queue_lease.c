@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void move(struct op *op, enum request_state from, enum request_state to)
@@ -184,7 +185,8 @@ static int drop_response(struct op *op, sqlite3 *db, const struct brief *row)
 	sqlite3_stmt *stmt;
 	int64_t bytes;
 	int r = sql_row(db, &stmt,
-			"SELECT length(head) + length(body) FROM request_responses WHERE seq = ?",
+			"SELECT length(p.head) + r.response_bytes FROM request_responses p"
+			" JOIN requests r ON r.seq = p.seq WHERE p.seq = ?",
 			"i", row->seq);
 
 	if (r <= 0)
@@ -194,24 +196,49 @@ static int drop_response(struct op *op, sqlite3 *db, const struct brief *row)
 	op->delta.bytes -= bytes;
 	r = sql_run(db, "DELETE FROM request_responses WHERE seq = ?", "i", row->seq);
 	if (r == 0)
-		r = sql_run(db, "UPDATE requests SET bytes = bytes - ? WHERE seq = ?", "ii", bytes,
-			    row->seq);
+		r = sql_run(db, "DELETE FROM request_pieces WHERE seq = ? AND part = ?", "ii",
+			    row->seq, (int64_t)QUEUE_RESPONSE);
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET bytes = bytes - ?, response_bytes = 0"
+			    " WHERE seq = ?",
+			    "ii", bytes, row->seq);
+	return r;
+}
+
+static int insert_response(sqlite3 *db, int64_t seq, const struct queue_response *p,
+			   const struct body *body)
+{
+	const uint8_t *bytes;
+	uint8_t *heap;
+	int r = body_bytes(body, &bytes, &heap);
+
+	if (r < 0)
+		return r;
+	r = sql_run(db, "INSERT INTO request_responses (seq, head, body) VALUES (?, ?, ?)", "ibb",
+		    seq, p->head, p->head_len, bytes, body_is_short(body) ? (size_t)body->len : 0);
+	free(heap);
+	if (r == 0 && !body_is_short(body))
+		r = body_write_pieces(db, seq, QUEUE_RESPONSE, body);
 	return r;
 }
 
 static int keep_response(struct op *op, sqlite3 *db, const struct brief *row)
 {
-	int64_t bytes = (int64_t)(op->head_len + op->body_len);
+	const struct queue_response *p = &op->response;
+	struct body body = body_of(p->body, p->body_len, op->spool);
+	int64_t bytes = (int64_t)(p->head_len + body.len);
 	int r = drop_response(op, db, row);
 
-	if (r < 0 || !op->head)
+	if (r < 0 || !op->has_response)
 		return r;
 	op->delta.bytes += bytes;
-	r = sql_run(db, "INSERT INTO request_responses (seq, head, body) VALUES (?, ?, ?)", "ibb",
-		    row->seq, op->head, op->head_len, op->body, op->body_len);
+	r = insert_response(db, row->seq, p, &body);
 	if (r == 0)
-		r = sql_run(db, "UPDATE requests SET bytes = bytes + ? WHERE seq = ?", "ii", bytes,
-			    row->seq);
+		r = sql_run(db,
+			    "UPDATE requests SET bytes = bytes + ?, response_bytes = ?"
+			    " WHERE seq = ?",
+			    "iii", bytes, (int64_t)body.len, row->seq);
 	return r;
 }
 
@@ -224,8 +251,8 @@ static int finish_as(struct op *op, sqlite3 *db, enum request_state state)
 		r = sql_run(db,
 			    "UPDATE requests SET state = ?, blocked = 0, finished = ?, link = ?,"
 			    " response_status = ? WHERE seq = ?",
-			    "iitii", (int64_t)state, op->now, op->link, (int64_t)op->http_status,
-			    row.seq);
+			    "iitii", (int64_t)state, op->now, op->link,
+			    (int64_t)op->response.status, row.seq);
 	if (r == 0)
 		r = keep_response(op, db, &row);
 	if (r == 0)
@@ -258,49 +285,46 @@ static void finish_done(struct op *op, int status)
 }
 
 static struct op *op_with_response(struct queue *queue, store_run run, const char *id,
-				   const char *link, int status, const uint8_t *head,
-				   size_t head_len, const uint8_t *body, size_t body_len,
+				   const char *link, const struct queue_response *response,
 				   const char *what, queue_status_cb cb, void *arg)
 {
-	size_t size = head_len + body_len + text_size(link) + text_size(what);
-	struct op *op = op_for_id(queue, run, id, cb, arg, size);
+	size_t own = response ? response->head_len + (response->spool ? 0 : response->body_len) : 0;
+	struct op *op = op_for_id(queue, run, id, cb, arg, own + text_size(link) + text_size(what));
 
 	if (!op)
 		return NULL;
-	op->http_status = status;
 	op->link = op_text(op, link);
 	op->what = op_text(op, what);
-	if (head) {
-		op->head = op_bytes(op, head, head_len);
-		op->body = op_bytes(op, body, body_len);
-		op->head_len = head_len;
-		op->body_len = body_len;
-	}
+	if (!response)
+		return op;
+	op->has_response = true;
+	op->response = *response;
+	op->response.head = op_bytes(op, response->head, response->head_len);
+	op->spool = spool_ref(response->spool);
+	if (!response->spool)
+		op->response.body = op_bytes(op, response->body, response->body_len);
 	return op;
 }
 
-int queue_done(struct queue *queue, const char *id, const char *link, int status,
-	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
-	       queue_status_cb cb, void *arg)
+int queue_done(struct queue *queue, const char *id, const char *link,
+	       const struct queue_response *response, queue_status_cb cb, void *arg)
 {
 	char what[64];
 	struct op *op;
 
-	snprintf(what, sizeof(what), "answered with %d", status);
-	op = op_with_response(queue, run_done, id, link, status, head, head_len, body, body_len,
-			      what, cb, arg);
+	snprintf(what, sizeof(what), "answered with %d", response->status);
+	op = op_with_response(queue, run_done, id, link, response, what, cb, arg);
 	if (!op)
 		return -ENOMEM;
 	op->finish = finish_done;
 	return op_submit(op);
 }
 
-int queue_fail(struct queue *queue, const char *id, const char *link, int status,
-	       const uint8_t *head, size_t head_len, const uint8_t *body, size_t body_len,
-	       const char *what, queue_status_cb cb, void *arg)
+int queue_fail(struct queue *queue, const char *id, const char *link,
+	       const struct queue_response *response, const char *what, queue_status_cb cb,
+	       void *arg)
 {
-	struct op *op = op_with_response(queue, run_fail, id, link, status, head, head_len, body,
-					 body_len, what, cb, arg);
+	struct op *op = op_with_response(queue, run_fail, id, link, response, what, cb, arg);
 
 	return op ? op_submit(op) : -ENOMEM;
 }
@@ -340,8 +364,7 @@ static void finish_retry(struct op *op, int status)
 int queue_retry(struct queue *queue, const char *id, const char *link, int64_t next_attempt,
 		bool count_attempt, const char *what, queue_status_cb cb, void *arg)
 {
-	struct op *op =
-		op_with_response(queue, run_retry, id, link, 0, NULL, 0, NULL, 0, what, cb, arg);
+	struct op *op = op_with_response(queue, run_retry, id, link, NULL, what, cb, arg);
 
 	if (!op)
 		return -ENOMEM;

@@ -40,20 +40,25 @@ struct op {
 	uint8_t *copy;
 	size_t copy_len, copy_size;
 	const char *link, *what;
-	const uint8_t *head, *body;
-	size_t head_len, body_len;
+	bool has_response;
+	struct queue_response response;
+	struct spool *spool; /* a reference: the body's */
 	const uint8_t *hash, *body_hash;
 	int64_t now, next_attempt, step;
 	uint64_t keep_response;
-	int http_status;
 	bool flag; /* bodies wanted; count the attempt */
 	uint64_t reserved;
 	struct queue_watch *watch;
+	struct queue_reader *reader;
+	enum queue_part part;
+	uint64_t offset;
 
 	/* out */
 	struct queue_row *row, **rows;
 	size_t row_count;
 	struct queue_match match;
+	size_t piece_len; /* in `copy` */
+	int64_t stamp;	  /* of the response that is read; in and out */
 	int64_t next_due, last_seq;
 	bool has_next_due, wake, again;
 	struct delta delta;
@@ -83,6 +88,7 @@ struct queue {
 };
 
 int64_t wall_now(void); /* ms */
+void queue_unref(struct queue *queue);
 
 /* copy_size: room for op_text and op_bytes. NULL: no memory. */
 struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t copy_size);
@@ -118,6 +124,23 @@ int event_add(sqlite3 *db, int64_t seq, int64_t at, const char *what)
 /* The row is no longer waiting: the next one of its lane may go. */
 int lane_advance(sqlite3 *db, const struct brief *row) __attribute__((warn_unused_result));
 int row_read(sqlite3 *db, const char *id, bool bodies, bool events, struct queue_row **ret_row)
+	__attribute__((warn_unused_result));
+/* Bodies: one piece in its parent's table, a longer one in request_pieces. */
+struct body {
+	const uint8_t *bytes; /* or NULL: */
+	struct spool *spool;
+	uint64_t len;
+};
+struct body body_of(const uint8_t *bytes, size_t len, struct spool *spool);
+static inline bool body_is_short(const struct body *body)
+{
+	return body->len <= SPOOL_PIECE;
+}
+/* The bytes of a short one, on the heap when they are in a file: free *ret_heap. */
+int body_bytes(const struct body *body, const uint8_t **ret_bytes, uint8_t **ret_heap)
+	__attribute__((warn_unused_result));
+/* Those of a long one. */
+int body_write_pieces(sqlite3 *db, int64_t seq, enum queue_part part, const struct body *body)
 	__attribute__((warn_unused_result));
 /* Rows past `now` become expired, at most QUEUE_SWEEP_BATCH. */
 int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unused_result));

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
@@ -19,10 +20,29 @@ static bool has_room(sqlite3 *db, uint64_t cost)
 	return (uint64_t)fs.f_bavail * fs.f_frsize >= QUEUE_DISK_SPARE + 2 * cost;
 }
 
+static int put_body(sqlite3 *db, int64_t seq, const struct queue_request *q,
+		    const struct body *body)
+{
+	const uint8_t *bytes;
+	uint8_t *heap;
+	int r = body_bytes(body, &bytes, &heap);
+
+	if (r < 0)
+		return r;
+	r = sql_run(db, "INSERT INTO request_bodies (seq, fields, body) VALUES (?, ?, ?)", "ibb",
+		    seq, q->fields, q->fields_len, bytes,
+		    body_is_short(body) ? (size_t)body->len : 0);
+	free(heap);
+	if (r == 0 && !body_is_short(body))
+		r = body_write_pieces(db, seq, QUEUE_REQUEST, body);
+	return r;
+}
+
 static int run_put(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
 	const struct queue_request *q = &op->request;
+	struct body body = body_of(q->body, q->body_len, op->spool);
 	int64_t seq;
 	int r;
 
@@ -32,20 +52,20 @@ static int run_put(struct store_job *job, sqlite3 *db)
 		db,
 		"INSERT INTO requests (id, state, rule, source, method, scheme, authority, target,"
 		" hash, body_hash, idempotency_key, owes, ordered, importance, attempts_max,"
-		" received, expires, next_attempt, bytes, blocked)"
+		" received, expires, next_attempt, bytes, body_bytes, blocked)"
 		" VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,"
-		" ?16, 0, ?17, ?12 AND EXISTS (SELECT 1 FROM requests o WHERE o.source = ?3"
+		" ?16, 0, ?17, ?18, ?12 AND EXISTS (SELECT 1 FROM requests o WHERE o.source = ?3"
 		" AND o.scheme = ?5 AND o.authority = ?6 AND o.ordered = 1 AND o.state IN (1, 2)))",
-		"tttttttbbtiiiiiii", q->id, q->rule, q->source, q->method, q->scheme, q->authority,
+		"tttttttbbtiiiiiiii", q->id, q->rule, q->source, q->method, q->scheme, q->authority,
 		q->target, q->hash, sizeof(q->hash), q->body_hash, sizeof(q->body_hash),
 		q->idempotency_key, (int64_t)q->owes, (int64_t)q->ordered, (int64_t)q->importance,
-		(int64_t)q->attempts_max, q->received, q->expires, (int64_t)op->reserved);
+		(int64_t)q->attempts_max, q->received, q->expires, (int64_t)op->reserved,
+		(int64_t)body.len);
 
 	if (r < 0)
 		return r;
 	seq = sqlite3_last_insert_rowid(db);
-	r = sql_run(db, "INSERT INTO request_bodies (seq, fields, body) VALUES (?, ?, ?)", "ibb",
-		    seq, q->fields, q->fields_len, q->body, q->body_len);
+	r = put_body(db, seq, q, &body);
 	if (r == 0)
 		r = sql_run(db, "INSERT INTO request_events (seq, n, at, what) VALUES (?, 1, ?, ?)",
 			    "iit", seq, q->received, op->what);
@@ -74,7 +94,9 @@ static void finish_put(struct op *op, int status)
 
 static uint64_t cost_of(const struct queue_request *q)
 {
-	return q->fields_len + q->body_len + text_size(q->target) + QUEUE_ROW_BYTES;
+	uint64_t body_len = q->spool ? spool_len(q->spool) : q->body_len;
+
+	return q->fields_len + body_len + text_size(q->target) + QUEUE_ROW_BYTES;
 }
 
 int queue_put(struct queue *queue, const struct queue_request *q, const char *what,
@@ -89,8 +111,8 @@ int queue_put(struct queue *queue, const struct queue_request *q, const char *wh
 		return -EDQUOT;
 	}
 	op = op_for_id(queue, run_put, q->id, cb, arg,
-		       q->fields_len + q->body_len + text_size(q->rule) + text_size(q->source) +
-			       text_size(q->method) + text_size(q->scheme) +
+		       q->fields_len + (q->spool ? 0 : q->body_len) + text_size(q->rule) +
+			       text_size(q->source) + text_size(q->method) + text_size(q->scheme) +
 			       text_size(q->authority) + text_size(q->target) +
 			       text_size(q->idempotency_key) + text_size(what));
 	if (!op)
@@ -104,10 +126,13 @@ int queue_put(struct queue *queue, const struct queue_request *q, const char *wh
 	op->request.target = op_text(op, q->target);
 	op->request.idempotency_key = op_text(op, q->idempotency_key);
 	op->request.fields = op_bytes(op, q->fields, q->fields_len);
-	op->request.body = op_bytes(op, q->body, q->body_len);
+	op->spool = spool_ref(q->spool);
+	if (!q->spool)
+		op->request.body = op_bytes(op, q->body, q->body_len);
 	op->what = op_text(op, what);
 	op->reserved = cost;
-	op->job.unguarded = true;
+	/* A file may fail to be read half-way. */
+	op->job.unguarded = !q->spool || spool_bytes(q->spool);
 	op->finish = finish_put;
 	return op_submit(op);
 }

@@ -7,15 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lengths of the BLOBs are read from the record's header, not from their pages. */
 #define ROW_COLUMNS                                                                          \
 	"r.seq, r.id, r.state, r.rule, r.source, r.method, r.scheme, r.authority, r.target," \
 	" r.link, r.idempotency_key, r.owes, r.ordered, r.importance, r.attempts,"           \
 	" r.attempts_max, r.received, r.expires, r.next_attempt, r.response_status,"         \
-	" length(b.body), length(p.body)"
-#define ROW_TABLES                                                     \
-	" FROM requests r LEFT JOIN request_bodies b ON b.seq = r.seq" \
-	" LEFT JOIN request_responses p ON p.seq = r.seq"
+	" r.body_bytes, r.response_bytes"
 
 static int row_texts(sqlite3_stmt *stmt, struct queue_row *row)
 {
@@ -61,7 +57,7 @@ static int read_pair(sqlite3 *db, const char *sql, int64_t seq, uint8_t **ret_a,
 		     uint8_t **ret_b, size_t *ret_b_len)
 {
 	sqlite3_stmt *stmt;
-	int r = sql_row(db, &stmt, sql, "i", seq);
+	int r = sql_row(db, &stmt, sql, "ii", seq, (int64_t)SPOOL_PIECE);
 
 	if (r <= 0)
 		return r;
@@ -74,13 +70,17 @@ static int read_pair(sqlite3 *db, const char *sql, int64_t seq, uint8_t **ret_a,
 
 static int read_bodies(sqlite3 *db, int64_t seq, struct queue_row *row)
 {
-	int r = read_pair(db, "SELECT fields, body FROM request_bodies WHERE seq = ?", seq,
-			  &row->fields, &row->fields_len, &row->body, &row->body_len);
+	int r = read_pair(db,
+			  "SELECT fields, CASE WHEN length(body) <= ?2 THEN body END"
+			  " FROM request_bodies WHERE seq = ?1",
+			  seq, &row->fields, &row->fields_len, &row->body, &row->body_len);
 
 	if (r < 0)
 		return r;
-	return read_pair(db, "SELECT head, body FROM request_responses WHERE seq = ?", seq,
-			 &row->response_head, &row->response_head_len, &row->response_body,
+	return read_pair(db,
+			 "SELECT head, CASE WHEN length(body) <= ?2 THEN body END"
+			 " FROM request_responses WHERE seq = ?1",
+			 seq, &row->response_head, &row->response_head_len, &row->response_body,
 			 &row->response_body_len);
 }
 
@@ -113,7 +113,8 @@ int row_read(sqlite3 *db, const char *id, bool bodies, bool events, struct queue
 	struct queue_row *row = NULL;
 	sqlite3_stmt *stmt;
 	int64_t seq;
-	int r = sql_row(db, &stmt, "SELECT " ROW_COLUMNS ROW_TABLES " WHERE r.id = ?", "t", id);
+	int r = sql_row(db, &stmt, "SELECT " ROW_COLUMNS " FROM requests r WHERE r.id = ?", "t",
+			id);
 
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
@@ -207,7 +208,7 @@ int queue_get(struct queue *queue, const char *id, bool bodies, queue_row_cb cb,
 
 /* A host is asked for without its port. */
 static const char list_sql[] =
-	"SELECT " ROW_COLUMNS ROW_TABLES
+	"SELECT " ROW_COLUMNS " FROM requests r"
 	" WHERE (?1 IS NULL OR r.id < ?1) AND (?2 < 0 OR r.state = ?2)"
 	" AND (?3 IS NULL OR lower(r.authority) = lower(?3)"
 	"  OR lower(substr(r.authority, 1, length(?3) + 1)) = lower(?3) || ':')"

@@ -15,6 +15,7 @@ struct replay {
 	struct queue *queue;
 	struct links *links;
 	struct upstream *upstream;
+	struct spools *spools;
 	uv_timer_t due, sweep;
 	unsigned refs; /* the owner's, one a timer, one a callback of the queue */
 	bool closing, leasing;
@@ -115,8 +116,15 @@ static void on_over(void *arg, struct sending *sending, enum sending_result resu
 
 static void start(struct replay *replay, struct queue_row *row)
 {
-	struct sending_parts parts = {replay->queue,  replay->links, replay->upstream,
-				      replay->config, on_over,	     replay};
+	struct sending_parts parts = {
+		.queue = replay->queue,
+		.links = replay->links,
+		.upstream = replay->upstream,
+		.spools = replay->spools,
+		.config = replay->config,
+		.over = on_over,
+		.arg = replay,
+	};
 	struct sending *sending;
 
 	if (sending_start(&parts, row, &sending) < 0) {
@@ -205,7 +213,7 @@ static void on_sweep(uv_timer_t *timer)
 }
 
 int replay_new(uv_loop_t *loop, struct config *config, struct queue *queue, struct links *links,
-	       struct upstream *upstream, struct replay **ret_replay)
+	       struct upstream *upstream, struct spools *spools, struct replay **ret_replay)
 {
 	struct replay *replay = calloc(1, sizeof(*replay));
 
@@ -216,6 +224,7 @@ int replay_new(uv_loop_t *loop, struct config *config, struct queue *queue, stru
 				  .queue = queue,
 				  .links = links,
 				  .upstream = upstream,
+				  .spools = spools,
 				  .refs = 3,
 				  .width = 1,
 				  .clock_offset = replay_wall() - boot_now()};

@@ -20,7 +20,7 @@ struct replay;
 
 /* Takes a reference on config; queue's wake-up is replay's. */
 int replay_new(uv_loop_t *loop, struct config *config, struct queue *queue, struct links *links,
-	       struct upstream *upstream, struct replay **ret_replay)
+	       struct upstream *upstream, struct spools *spools, struct replay **ret_replay)
 	__attribute__((warn_unused_result));
 /* What is under way is cancelled; the queue takes those leases back at the next start. Frees itself
  * on the loop. */

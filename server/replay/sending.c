@@ -20,8 +20,14 @@ struct sending {
 	struct http_head head;
 	bool has_response;
 	int status;
-	struct buf response_head, response_body;
+	struct buf response_head;
+	struct spool *response_body; /* NULL: none yet */
+	uint64_t max_response;
 	uint64_t retry_after;
+	/* of a request's body of more than one piece */
+	struct queue_reader *reader;
+	bool reading;
+	uint64_t body_sent;
 	/* the result, kept until the queue has it */
 	enum sending_result result;
 	bool decided, acknowledging, cancelled, counts;
@@ -37,12 +43,29 @@ int64_t replay_wall(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static void stop_reading(struct sending *s)
+{
+	queue_reader_close(s->reader);
+	s->reader = NULL;
+}
+
+static void forget_response(struct sending *s)
+{
+	if (s->response_body)
+		spool_forget(s->response_body);
+	spool_unref(s->response_body);
+	s->response_body = NULL;
+	s->has_response = false;
+	s->status = 0;
+}
+
 static void sending_free(struct sending *s)
 {
+	stop_reading(s);
+	forget_response(s);
 	queue_row_free(s->row);
 	http_head_done(&s->head);
 	buf_done(&s->response_head);
-	buf_done(&s->response_body);
 	free(s);
 }
 
@@ -73,20 +96,22 @@ static int tell_queue(struct sending *s)
 {
 	struct queue *queue = s->parts.queue;
 	const char *link = s->link ? link_name(s->link) : NULL;
-	const uint8_t *head = s->has_response ? buf_bytes(&s->response_head) : NULL;
+	struct queue_response response = {
+		.status = s->status,
+		.head = buf_bytes(&s->response_head),
+		.head_len = buf_len(&s->response_head),
+		.spool = s->response_body,
+	};
 
 	switch (s->result) {
 	case SENDING_ANSWERED:
-		return queue_done(queue, s->row->id, link, s->status, head,
-				  buf_len(&s->response_head), buf_bytes(&s->response_body),
-				  buf_len(&s->response_body), on_acknowledged, s);
+		return queue_done(queue, s->row->id, link, &response, on_acknowledged, s);
 	case SENDING_RETRIED:
 		return queue_retry(queue, s->row->id, link, s->next_attempt, s->counts, s->what,
 				   on_acknowledged, s);
 	case SENDING_FAILED:
-		return queue_fail(queue, s->row->id, link, s->status, head,
-				  buf_len(&s->response_head), buf_bytes(&s->response_body),
-				  buf_len(&s->response_body), s->what, on_acknowledged, s);
+		return queue_fail(queue, s->row->id, link, s->has_response ? &response : NULL,
+				  s->what, on_acknowledged, s);
 	}
 	abort();
 }
@@ -178,24 +203,63 @@ static void on_head(void *arg, const struct http_head *head)
 	}
 }
 
+/* It cannot be kept. One that is too large is so at every try; a disk may have room later. */
+static void refuse_response(struct sending *s, int error)
+{
+	char why[96];
+
+	if (s->request)
+		upstream_cancel(s->request);
+	s->request = NULL;
+	stop_reading(s);
+	forget_response(s);
+	if (error == -EFBIG) {
+		fail(s, "response too large");
+		return;
+	}
+	snprintf(why, sizeof(why), "no room for the response (%s)", strerror(-error));
+	try_again(s, true, jittered(replay_backoff(s->row->attempts)), why);
+}
+
+static void on_drained(void *arg)
+{
+	struct sending *s = arg;
+
+	if (s->request)
+		upstream_resume(s->request);
+}
+
+static int begin_response_body(struct sending *s)
+{
+	int r = spool_new(s->parts.spools, s->max_response, &s->response_body);
+
+	if (r == 0)
+		spool_on_drain(s->response_body, on_drained, s);
+	return r;
+}
+
 static void on_body(void *arg, const uint8_t *data, size_t len)
 {
 	struct sending *s = arg;
+	int r = 0;
 
-	if (s->decided || buf_append(&s->response_body, data, len) == 0)
+	if (s->decided)
 		return;
-	upstream_cancel(s->request);
-	s->has_response = false;
-	fail(s, "response too large");
+	if (!s->response_body)
+		r = begin_response_body(s);
+	if (r == 0)
+		r = spool_append(s->response_body, data, len);
+	if (r < 0)
+		refuse_response(s, r);
+	else if (spool_is_full(s->response_body))
+		upstream_pause(s->request);
 }
 
-static void on_end(void *arg)
+static void conclude(struct sending *s)
 {
-	struct sending *s = arg;
 	uint64_t delay = s->retry_after;
 	char why[32];
 
-	s->request = NULL;
 	if (!replay_is_answer(s->status)) {
 		if (!delay)
 			delay = jittered(replay_backoff(s->row->attempts));
@@ -212,6 +276,29 @@ static void on_end(void *arg)
 	decide(s, SENDING_ANSWERED);
 }
 
+static void on_spooled(void *arg, int status)
+{
+	struct sending *s = arg;
+
+	if (status < 0)
+		refuse_response(s, status);
+	else
+		conclude(s);
+}
+
+static void on_end(void *arg)
+{
+	struct sending *s = arg;
+	bool in_file = s->response_body && !spool_bytes(s->response_body);
+
+	s->request = NULL;
+	stop_reading(s);
+	if (s->response_body)
+		spool_end(s->response_body, in_file ? on_spooled : NULL, s);
+	if (!in_file)
+		conclude(s);
+}
+
 /* A name that does not exist and a refused connection speak for the link, not against it. */
 static bool blames_link(int status)
 {
@@ -224,9 +311,9 @@ static void on_fail(void *arg, int status, enum upstream_stage stage, const char
 	bool counts = true;
 
 	s->request = NULL;
+	stop_reading(s);
 	/* Half a response is none. */
-	s->has_response = false;
-	s->status = 0;
+	forget_response(s);
 	if (stage == UPSTREAM_NOT_SENT) {
 		if (blames_link(status))
 			link_report_failure(s->link, what);
@@ -238,8 +325,64 @@ static void on_fail(void *arg, int status, enum upstream_stage stage, const char
 		  what && *what ? what : strerror(-status));
 }
 
+/* --- the request's body, as far as the connection takes it --- */
+
+static void body_failed(struct sending *s, int error)
+{
+	char why[96];
+
+	upstream_cancel(s->request);
+	s->request = NULL;
+	stop_reading(s);
+	forget_response(s);
+	snprintf(why, sizeof(why), "the stored body could not be read (%s)", strerror(-error));
+	try_again(s, error != -EAGAIN, jittered(replay_backoff(s->row->attempts)), why);
+}
+
+static void read_on(struct sending *s)
+{
+	int r;
+
+	if (!s->reader || s->reading || upstream_is_full(s->request))
+		return;
+	r = queue_reader_next(s->reader);
+	s->reading = r == 0;
+	if (r < 0)
+		body_failed(s, r);
+}
+
+static void on_piece(void *arg, int status, const uint8_t *bytes, size_t len)
+{
+	struct sending *s = arg;
+
+	s->reading = false;
+	s->body_sent += len;
+	if (status == 0 && !len && s->body_sent != s->row->body_bytes)
+		status = -EBADMSG;
+	if (status < 0) {
+		body_failed(s, status);
+		return;
+	}
+	if (!len)
+		stop_reading(s);
+	/* A failed write is told by the connection's own error. */
+	if ((len ? upstream_write(s->request, bytes, len) : upstream_write_end(s->request, NULL)) ==
+	    0)
+		read_on(s);
+}
+
+static void on_drain(void *arg)
+{
+	read_on(arg);
+}
+
 static const struct upstream_ops ops = {
-	.on_head = on_head, .on_body = on_body, .on_end = on_end, .on_fail = on_fail};
+	.on_head = on_head,
+	.on_body = on_body,
+	.on_end = on_end,
+	.on_fail = on_fail,
+	.on_drain = on_drain,
+};
 
 /* --- the request --- */
 
@@ -253,6 +396,7 @@ static int build_head(struct sending *s)
 {
 	const struct queue_row *row = s->row;
 	struct http_head *head = &s->head;
+	char length[24];
 	int r = put_text(head, row->method, &head->method);
 
 	if (r == 0)
@@ -266,8 +410,12 @@ static int build_head(struct sending *s)
 	    !http_field(head, "idempotency-key"))
 		r = http_field_add(head, "Idempotency-Key",
 				   row->idempotency_key ? row->idempotency_key : row->id);
-	head->framing = row->body_len ? HTTP_LENGTH : HTTP_NO_BODY;
-	head->content_length = row->body_len;
+	head->framing = row->body_bytes ? HTTP_LENGTH : HTTP_NO_BODY;
+	head->content_length = row->body_bytes;
+	if (r == 0 && row->body_bytes && !http_field(head, "content-length")) {
+		snprintf(length, sizeof(length), "%llu", (unsigned long long)row->body_bytes);
+		r = http_field_add(head, "Content-Length", length);
+	}
 	return r;
 }
 
@@ -303,6 +451,24 @@ static int split_authority(const char *authority, char *host, size_t size, uint1
 	return 0;
 }
 
+/* Whole when it is one piece, else as a stream. */
+static int start_request(struct sending *s, const struct upstream_target *target)
+{
+	const struct queue_row *row = s->row;
+	bool stream = row->body_bytes > row->body_len;
+	int r = 0;
+
+	if (stream)
+		r = queue_reader_new(s->parts.queue, row->id, QUEUE_REQUEST, on_piece, s,
+				     &s->reader);
+	if (r == 0)
+		r = upstream_send(s->parts.upstream, s->link, target, &s->head, row->target, NULL,
+				  row->body, row->body_len, stream, &ops, s, &s->request);
+	if (r < 0)
+		stop_reading(s);
+	return r;
+}
+
 static void send_row(struct sending *s)
 {
 	struct upstream_target target = {.port = 80};
@@ -325,8 +491,7 @@ static void send_row(struct sending *s)
 	target.host = host;
 	if (ip_parse(host, &ip) == 0)
 		target.address = &ip;
-	r = upstream_send(s->parts.upstream, s->link, &target, &s->head, row->target, NULL,
-			  row->body, row->body_len, false, &ops, s, &s->request);
+	r = start_request(s, &target);
 	if (r < 0)
 		try_again(s, false, REPLAY_UNSENT_WAIT, strerror(-r));
 }
@@ -362,7 +527,7 @@ int sending_start(const struct sending_parts *parts, struct queue_row *row,
 	s->row = row;
 	http_head_init(&s->head, HTTP_KIND_REQUEST);
 	buf_init(&s->response_head, 2 * HTTP_HEAD_MAX);
-	buf_init(&s->response_body, parts->config->queue.max_request);
+	s->max_response = parts->config->queue.max_request;
 	*ret_sending = s;
 	s->link = choose(s, &unproven);
 	s->parts.config = NULL;

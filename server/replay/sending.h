@@ -16,6 +16,7 @@ struct sending_parts {
 	struct queue *queue;
 	struct links *links;
 	struct upstream *upstream;
+	struct spools *spools;
 	struct config *config; /* borrowed for sending_start */
 	sending_over_cb over;
 	void *arg;

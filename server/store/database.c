@@ -18,7 +18,7 @@
 
 enum {
 	APPLICATION_ID = 0x48466473, /* "HFds": this file is ours */
-	SCHEMA_VERSION = 1,
+	SCHEMA_VERSION = 2,	     /* 1: no request_pieces; its rows are read as they are */
 };
 
 struct paths {
@@ -94,7 +94,8 @@ static int read_int(sqlite3 *db, const char *sql, int64_t *ret_value)
 	return r == SQLITE_ROW ? 0 : store_errno(r == SQLITE_DONE ? SQLITE_CORRUPT : r);
 }
 
-/* Is it ours, and of a version that we understand? A new file is marked. */
+/* Is it ours, and of a version that we understand? A new file is marked, and an old one, so that
+ * no older program reads what it would not understand; its owners upgrade their tables. */
 static int check_mark(sqlite3 *db)
 {
 	int64_t id = 0, version = 0, tables = 0;
@@ -109,7 +110,7 @@ static int check_mark(sqlite3 *db)
 		return r;
 	if (id == APPLICATION_ID && version == SCHEMA_VERSION)
 		return 0;
-	if (id || version || tables) {
+	if ((id || version || tables) && (id != APPLICATION_ID || version != 1)) {
 		log_error("store", "the database is not of this program or of another version");
 		return -EMEDIUMTYPE;
 	}

@@ -195,9 +195,13 @@ static int lease(void)
 static int done(const char *id, int code)
 {
 	static const uint8_t head[] = "HTTP/1.1 200 OK\r\n\r\n";
+	struct queue_response response = {.status = code,
+					  .head = head,
+					  .head_len = sizeof(head) - 1,
+					  .body = (const uint8_t *)"fine",
+					  .body_len = 4};
 
-	return wait_for(queue_done(queue, id, "wifi", code, head, sizeof(head) - 1,
-				   (const uint8_t *)"fine", 4, on_status, NULL));
+	return wait_for(queue_done(queue, id, "wifi", &response, on_status, NULL));
 }
 
 static int do_match(int n, const char *key, int body)
@@ -538,6 +542,8 @@ END_TEST
 START_TEST(a_failed_row_stays_a_day_and_can_be_tried_again)
 {
 	static const uint8_t head[] = "HTTP/1.1 503 No\r\n\r\n";
+	struct queue_response response = {
+		.status = 503, .head = head, .head_len = sizeof(head) - 1};
 	uint64_t bytes;
 
 	put_number(1);
@@ -545,10 +551,9 @@ START_TEST(a_failed_row_stays_a_day_and_can_be_tried_again)
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_int_eq(wait_for(queue_retry_now(queue, "id-000001", on_status, NULL)), -EBUSY);
 	ck_assert_int_eq(wait_for(queue_delete(queue, "id-000001", on_status, NULL)), -EBUSY);
-	ck_assert_int_eq(
-		wait_for(queue_fail(queue, "id-000001", "wifi", 503, head, sizeof(head) - 1, NULL,
-				    0, "no more attempts", on_status, NULL)),
-		0);
+	ck_assert_int_eq(wait_for(queue_fail(queue, "id-000001", "wifi", &response,
+					     "no more attempts", on_status, NULL)),
+			 0);
 	ck_assert_uint_gt(totals().bytes, bytes);
 	ck_assert_int_eq(do_match(1, NULL, 1), 0);
 	ck_assert_int_eq(match.kind, MATCH_OWES);
@@ -570,9 +575,8 @@ START_TEST(an_older_row_tried_again_goes_first_but_never_beside)
 	for (int i = 1; i <= 3; i++)
 		put_number(i);
 	ck_assert_int_eq(lease(), 0);
-	ck_assert_int_eq(wait_for(queue_fail(queue, "id-000001", "wifi", 0, NULL, 0, NULL, 0, "x",
-					     on_status, NULL)),
-			 0);
+	ck_assert_int_eq(
+		wait_for(queue_fail(queue, "id-000001", "wifi", NULL, "x", on_status, NULL)), 0);
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_str_eq(row->id, "id-000002");
 	ck_assert_int_eq(wait_for(queue_retry_now(queue, "id-000001", on_status, NULL)), 0);

@@ -138,16 +138,18 @@ static void on_done(void *arg, int status)
 static void on_lease(void *arg, int status, struct queue_row *row)
 {
 	char answer[32];
-	int n, len;
+	struct queue_response response = {.status = 200,
+					  .head = (const uint8_t *)"H",
+					  .head_len = 1,
+					  .body = (const uint8_t *)answer};
+	int n;
 
 	if (status != -ENOENT) {
 		must(status);
 		n = number_of(row->id);
 		report(STEP_LEASED, n);
-		len = snprintf(answer, sizeof(answer), "answer %d", n);
-		must(queue_done(queue, row->id, "wifi", 200, (const uint8_t *)"H", 1,
-				(const uint8_t *)answer, (size_t)len, on_done,
-				(void *)(intptr_t)n));
+		response.body_len = (size_t)snprintf(answer, sizeof(answer), "answer %d", n);
+		must(queue_done(queue, row->id, "wifi", &response, on_done, (void *)(intptr_t)n));
 		queue_row_free(row);
 	}
 	lease_next();

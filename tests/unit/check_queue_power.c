@@ -179,8 +179,14 @@ static void on_retried(void *arg, int status)
 static void leased(int n, const char *id)
 {
 	static uint8_t answer[BODY_MAX];
+	struct queue_response response = {
+		.status = n % 7 == 0 ? 500 : 200,
+		.head = (const uint8_t *)"H",
+		.head_len = 1,
+		.body = answer,
+		.body_len = body_of(n + 1, answer),
+	};
 	void *arg = (void *)(intptr_t)n;
-	size_t len = body_of(n + 1, answer);
 	int r;
 
 	if (n < last_leased[n % LANES])
@@ -193,11 +199,9 @@ static void leased(int n, const char *id)
 	if (rand_r(&seed) % 8 == 0)
 		r = queue_retry(queue, id, "wifi", 0, true, "again", on_retried, arg);
 	else if (n % 7 == 0)
-		r = queue_fail(queue, id, "wifi", 500, (const uint8_t *)"H", 1, answer, len,
-			       "failed", on_finished, arg);
+		r = queue_fail(queue, id, "wifi", &response, "failed", on_finished, arg);
 	else
-		r = queue_done(queue, id, "wifi", 200, (const uint8_t *)"H", 1, answer, len,
-			       on_finished, arg);
+		r = queue_done(queue, id, "wifi", &response, on_finished, arg);
 	ck_assert_int_eq(r, 0);
 }
 
@@ -271,11 +275,41 @@ static void work(void)
 static uint64_t counted[REQUEST_STATE_COUNT], owing;
 static int looked;
 
-static bool same(const uint8_t *bytes, size_t len, int n)
+/* A body is read as it is stored: piece by piece. */
+struct reading {
+	struct queue_reader *reader;
+	int n; /* of the row; the answer is that of n + 1 */
+	bool answer;
+	size_t at;
+};
+
+static void on_piece(void *arg, int status, const uint8_t *bytes, size_t len)
 {
 	static uint8_t wanted[BODY_MAX];
+	struct reading *reading = arg;
+	size_t all = body_of(reading->n + reading->answer, wanted);
+	bool same = status == 0 && reading->at + len <= all &&
+		    (!len || memcmp(bytes, wanted + reading->at, len) == 0);
 
-	return len == body_of(n, wanted) && (!len || memcmp(bytes, wanted, len) == 0);
+	reading->at += len;
+	if (same && len && queue_reader_next(reading->reader) == 0)
+		return;
+	if (!same || reading->at != all)
+		complain("row %d has another %s", reading->n, reading->answer ? "answer" : "body");
+	queue_reader_close(reading->reader);
+	free(reading);
+}
+
+static void check_bytes(int n, const char *id, bool answer)
+{
+	struct reading *reading = calloc(1, sizeof(*reading));
+
+	reading->n = n;
+	reading->answer = answer;
+	ck_assert_int_eq(queue_reader_new(queue, id, answer ? QUEUE_RESPONSE : QUEUE_REQUEST,
+					  on_piece, reading, &reading->reader),
+			 0);
+	ck_assert_int_eq(queue_reader_next(reading->reader), 0);
 }
 
 static void check_row(int n, const struct queue_row *row)
@@ -283,8 +317,7 @@ static void check_row(int n, const struct queue_row *row)
 	const struct fact *fact = &facts[n];
 	enum request_state ends = n % 7 == 0 ? REQUEST_FAILED : REQUEST_DONE;
 
-	if (!same(row->body, row->body_len, n))
-		complain("row %d has another body", n);
+	check_bytes(n, row->id, false);
 	if (row->attempts < fact->leases)
 		complain("row %d forgot a lease", n);
 	if (row->state != REQUEST_STORED && row->state != ends)
@@ -293,8 +326,8 @@ static void check_row(int n, const struct queue_row *row)
 		complain("row %d lost its answer", n);
 	if (fact->paid && row->owes)
 		complain("row %d owes again", n);
-	if (row->state == ends && !same(row->response_body, row->response_body_len, n + 1))
-		complain("row %d has another answer", n);
+	if (row->state == ends)
+		check_bytes(n, row->id, true);
 	counted[row->state]++;
 	owing += row->owes;
 }

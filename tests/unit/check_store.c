@@ -160,7 +160,7 @@ START_TEST(a_new_store_is_private_durable_and_marked)
 	ck_assert_int_eq(pragma("auto_vacuum"), 2);
 	ck_assert_int_eq(pragma("foreign_keys"), 1);
 	ck_assert_int_ne(pragma("application_id"), 0);
-	ck_assert_int_eq(pragma("user_version"), 1);
+	ck_assert_int_eq(pragma("user_version"), 2);
 	close_store();
 }
 END_TEST
