@@ -89,6 +89,7 @@ void api_close(struct api *api, void (*closed)(void *arg), void *arg)
 	daemon_unsubscribe(api->daemon, events_notify, api);
 	calls_refuse_waiting(api);
 	events_end(api);
+	bodies_end(api);
 	for (size_t i = 0; i < api->listener_count; i++)
 		api_listener_close(api->listeners[i]);
 	uv_close((uv_handle_t *)&api->keepalive, on_timer_closed);

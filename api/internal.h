@@ -6,6 +6,7 @@
  *   routes.c    the table of routes and the dispatch
  *   access.c    who may do what
  *   reads.c, requests.c, changes.c, programs.c, events.c   the handlers
+ *   bodies.c    bodies of exchanges, streamed as the client takes them
  *   views.c     snapshot to JSON; metrics.c snapshot to OpenMetrics
  *   commands.c  JSON to command; explain.c likewise, and back
  */
@@ -42,8 +43,9 @@ struct api {
 	bool closing;
 	void (*closed)(void *arg);
 	void *closed_arg;
-	struct call *waiting;	/* suspended calls */
-	struct stream *streams; /* events.c */
+	struct call *waiting;	    /* suspended calls */
+	struct stream *streams;	    /* events.c */
+	struct download *downloads; /* bodies.c */
 	size_t stream_count;
 	size_t uploading; /* bytes of request bodies in memory */
 };
@@ -191,6 +193,12 @@ void handover_done(struct handover *handover);
 void events_notify(void *arg, const struct daemon_event *event); /* daemon_event_cb, arg: api */
 void events_keepalive(struct api *api);
 void events_end(struct api *api);
+
+/* --- bodies of exchanges --- */
+/* A response that reads the body as the client takes it; NULL: no memory. */
+struct MHD_Response *body_response(struct call *call, const struct queue_row *row,
+				   enum queue_part part, uint64_t len);
+void bodies_end(struct api *api);
 
 /* --- handlers --- */
 void get_status(struct call *call);

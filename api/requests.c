@@ -47,9 +47,12 @@ static void ask(struct call *call, bool bodies, queue_row_cb cb)
 	}
 }
 
-/* Is there a row that this caller may see? Else answered. */
+/* Is there a row that this caller may see, and does he still wait? Else answered. */
 static bool check_row(struct call *call, int status, const struct queue_row *row)
 {
+	/* Without its connection the call may have outlived listener and API. */
+	if (!call->connection || call->answered)
+		return false;
 	if (status == -ENOENT || (row && !may_see(call, row)))
 		no_request(call);
 	else if (status < 0 || !row)
@@ -100,11 +103,15 @@ static bool find_field(const uint8_t *lines, size_t len, const char *name, char 
 	return false;
 }
 
-static void answer_bytes(struct call *call, const uint8_t *head, size_t head_len,
-			 const uint8_t *body, size_t len)
+static void answer_body(struct call *call, const struct queue_row *row, enum queue_part part)
 {
+	bool request = part == QUEUE_REQUEST;
+	const uint8_t *head = request ? row->fields : row->response_head;
+	size_t head_len = request ? row->fields_len : row->response_head_len;
+	uint64_t len = request ? row->body_bytes : row->response_bytes;
 	struct MHD_Response *response =
-		MHD_create_response_from_buffer(len, (void *)body, MHD_RESPMEM_MUST_COPY);
+		len ? body_response(call, row, part, len)
+		    : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
 	char type[256];
 
 	if (response) {
@@ -128,12 +135,11 @@ static void on_row_bodies(void *arg, int status, struct queue_row *row)
 	if (!check_row(call, status, row))
 		goto out;
 	if (!call->wants_response) {
-		answer_bytes(call, row->fields, row->fields_len, row->body, row->body_len);
+		answer_body(call, row, QUEUE_REQUEST);
 	} else if (row->response_status == 0) {
 		call_problem(call, 404, NULL, "this request has no response yet");
 	} else {
-		answer_bytes(call, row->response_head, row->response_head_len, row->response_body,
-			     row->response_body_len);
+		answer_body(call, row, QUEUE_RESPONSE);
 		snprintf(text, sizeof(text), "%d", row->response_status);
 		call_add_header(call, "Holdfast-Status", text);
 	}
@@ -265,9 +271,11 @@ static void on_row_to_delete(void *arg, int status, struct queue_row *row)
 	struct call *call = arg;
 	int r;
 
-	if (check_row(call, status, row) && call->api->closing)
+	if (!check_row(call, status, row)) {
+		/* answered, or nobody waits */
+	} else if (call->api->closing) {
 		call_error(call, -ECANCELED, NULL, "the request");
-	else if (!call->answered && call->connection) {
+	} else {
 		r = daemon_request_delete(call->api->daemon, call->param, on_deleted,
 					  call_ref(call));
 		if (r < 0)

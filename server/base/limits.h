@@ -163,6 +163,7 @@
 #define API_JSON_MAX	       (64 << 10) /* a command; a request handed over has its own bound */
 #define API_JSON_DEPTH	       16
 #define API_DISCARD_MAX	       (4 << 20) /* of a body that is refused: read, so that the answer is */
+#define API_BODY_BLOCK	       (16 << 10) /* of a body that is sent, in memory beside its piece */
 #define API_UPLOADS_MAX	       (64 << 20) /* bodies that are being received, all together */
 #define API_PAGE_DEFAULT       50
 #define API_PAGE_MAX	       500

@@ -71,6 +71,14 @@ int daemon_requests(struct daemon *daemon, const struct queue_filter *filter, qu
 		    void *arg);
 int daemon_request(struct daemon *daemon, const char *id, bool bodies, queue_row_cb cb, void *arg);
 
+/* A body of one of these rows, held or stored, piece by piece; see queue_reader. */
+struct daemon_body;
+int daemon_body_new(struct daemon *daemon, const struct queue_row *row, enum queue_part part,
+		    spool_piece_cb piece, void *arg, struct daemon_body **ret_body)
+	__attribute__((warn_unused_result));
+int daemon_body_next(struct daemon_body *body) __attribute__((warn_unused_result));
+void daemon_body_close(struct daemon_body *body); /* no callback after it */
+
 /* --- commands; a listener's name is for the event --- */
 int daemon_link_patch(struct daemon *daemon, const char *name, const struct link_patch *patch);
 int daemon_links_order(struct daemon *daemon, const char *const *names, size_t count,

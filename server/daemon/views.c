@@ -186,6 +186,46 @@ int daemon_request(struct daemon *daemon, const char *id, bool bodies, queue_row
 	return 0;
 }
 
+struct daemon_body {
+	struct spool_reader *held;
+	struct queue_reader *stored;
+};
+
+int daemon_body_new(struct daemon *daemon, const struct queue_row *row, enum queue_part part,
+		    spool_piece_cb piece, void *arg, struct daemon_body **ret_body)
+{
+	struct daemon_body *body = calloc(1, sizeof(*body));
+	int r;
+
+	if (!body)
+		return -ENOMEM;
+	if (row->spool && part == QUEUE_REQUEST)
+		r = spool_reader_new(row->spool, piece, arg, &body->held);
+	else
+		r = queue_reader_new(daemon->queue, row->id, part, piece, arg, &body->stored);
+	if (r < 0) {
+		free(body);
+		return r;
+	}
+	*ret_body = body;
+	return 0;
+}
+
+int daemon_body_next(struct daemon_body *body)
+{
+	if (body->stored)
+		return queue_reader_next(body->stored);
+	spool_reader_next(body->held);
+	return 0;
+}
+
+void daemon_body_close(struct daemon_body *body)
+{
+	spool_reader_close(body->held);
+	queue_reader_close(body->stored);
+	free(body);
+}
+
 /* --- commands --- */
 
 int daemon_link_patch(struct daemon *daemon, const char *name, const struct link_patch *patch)

@@ -124,6 +124,20 @@ size_t daemon_names_flush(struct daemon *daemon)
 	return 3;
 }
 
+/* Bodies: what the row says, or so many bytes that it takes some pieces. */
+enum { LONG_BODY = 3 * SPOOL_PIECE + 100 };
+static bool long_body;	   /* the request's */
+static int break_after;	   /* pieces; 0: never */
+static uv_timer_t reading; /* a piece comes on a later turn of the loop */
+struct daemon_body {
+	spool_piece_cb piece;
+	void *arg;
+	const char *text;
+	size_t at;
+	int pieces;
+};
+static struct daemon_body *reader;
+
 static struct queue_row *row_of(const char *id, bool bodies)
 {
 	static const char head[] = "HTTP/1.1 201 Created\r\ncontent-type: text/plain\r\n";
@@ -138,7 +152,7 @@ static struct queue_row *row_of(const char *id, bool bodies)
 	row->authority = strdup("a.example");
 	row->target = strdup("/x?y=1");
 	row->received = 1700000000123;
-	row->body_bytes = 5;
+	row->body_bytes = long_body ? LONG_BODY : 5;
 	if (strcmp(id, ID_OWN) == 0) {
 		row->state = REQUEST_DONE;
 		row->response_status = 201;
@@ -149,13 +163,9 @@ static struct queue_row *row_of(const char *id, bool bodies)
 	row->event_count = 1;
 	if (!bodies)
 		return row;
-	row->body = (uint8_t *)strdup("hello");
-	row->body_len = 5;
 	if (row->response_status) {
 		row->response_head = (uint8_t *)strdup(head);
 		row->response_head_len = sizeof(head) - 1;
-		row->response_body = (uint8_t *)strdup("done");
-		row->response_body_len = 4;
 	}
 	return row;
 }
@@ -198,6 +208,55 @@ int daemon_request(struct daemon *daemon, const char *id, bool bodies, queue_row
 	return 0;
 }
 
+static uint8_t long_byte(size_t at)
+{
+	return (uint8_t)('a' + at / 1000 % 26);
+}
+
+int daemon_body_new(struct daemon *daemon, const struct queue_row *row, enum queue_part part,
+		    spool_piece_cb piece, void *arg, struct daemon_body **ret_body)
+{
+	struct daemon_body *body = calloc(1, sizeof(*body));
+
+	body->piece = piece;
+	body->arg = arg;
+	body->text = part == QUEUE_RESPONSE ? "done" : long_body ? NULL : "hello";
+	*ret_body = body;
+	return 0;
+}
+
+static void on_reading(uv_timer_t *timer)
+{
+	struct daemon_body *body = reader;
+	uint8_t piece[SPOOL_PIECE];
+	size_t all = body->text ? strlen(body->text) : LONG_BODY, len = all - body->at;
+
+	reader = NULL;
+	if (len > sizeof(piece))
+		len = sizeof(piece);
+	for (size_t i = 0; i < len; i++)
+		piece[i] = body->text ? (uint8_t)body->text[i] : long_byte(body->at + i);
+	body->at += len;
+	if (break_after && ++body->pieces > break_after)
+		body->piece(body->arg, -EIO, NULL, 0);
+	else
+		body->piece(body->arg, 0, piece, len);
+}
+
+int daemon_body_next(struct daemon_body *body)
+{
+	reader = body;
+	uv_timer_start(&reading, on_reading, 1, 0);
+	return 0;
+}
+
+void daemon_body_close(struct daemon_body *body)
+{
+	if (reader == body)
+		uv_timer_stop(&reading);
+	free(body);
+}
+
 int daemon_link_patch(struct daemon *daemon, const char *name, const struct link_patch *patch)
 {
 	if (patch->has_priority)
@@ -223,8 +282,11 @@ int daemon_request_retry(struct daemon *daemon, const char *id, queue_status_cb 
 	return 0;
 }
 
+static int deleted;
+
 int daemon_request_delete(struct daemon *daemon, const char *id, queue_status_cb cb, void *arg)
 {
+	deleted++;
 	cb(arg, 0);
 	return 0;
 }
@@ -361,7 +423,7 @@ void daemon_source_of(struct daemon *daemon, const struct ip *peer, char *ret_so
 
 /* --- a client --- */
 
-static char reply[65536];
+static char reply[512 << 10];
 
 static int dial(int port)
 {
@@ -461,6 +523,9 @@ static void setup(void)
 
 	uv_loop_init(&loop);
 	uv_timer_init(&loop, &later);
+	uv_timer_init(&loop, &reading);
+	long_body = false;
+	break_after = 0;
 	snprintf(socket_path, sizeof(socket_path), "/tmp/check_api_%d/s", (int)getpid());
 	snprintf(listen_unix, sizeof(listen_unix), "unix:%s", socket_path);
 	listens[0] = strdup("127.0.0.1:0");
@@ -488,6 +553,7 @@ static void teardown(void)
 	is_closed = false;
 	api_close(api, on_closed, NULL);
 	uv_close((uv_handle_t *)&later, NULL);
+	uv_close((uv_handle_t *)&reading, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	ck_assert(is_closed);
 	ck_assert_int_eq(uv_loop_close(&loop), 0);
@@ -918,6 +984,98 @@ START_TEST(a_call_that_waits_at_the_close_is_let_go)
 }
 END_TEST
 
+START_TEST(a_long_body_comes_piece_by_piece)
+{
+	const char *body;
+
+	long_body = true;
+	ck_assert_int_eq(get("/v1/requests/" ID_OWN "/body"), 200);
+	body = strstr(reply, "\r\n\r\n") + 4;
+	ck_assert_uint_eq(strlen(body), LONG_BODY);
+	for (size_t i = 0; i < LONG_BODY; i += 997)
+		ck_assert_int_eq(body[i], long_byte(i));
+}
+END_TEST
+
+START_TEST(a_body_that_breaks_off_is_no_whole_answer)
+{
+	const char *body;
+
+	long_body = true;
+	break_after = 2;
+	get("/v1/requests/" ID_OWN "/body");
+	has("Content-Length: 196708");
+	body = strstr(reply, "\r\n\r\n") + 4;
+	ck_assert_uint_lt(strlen(body), LONG_BODY);
+}
+END_TEST
+
+static int begin_call(const char *request)
+{
+	int fd = dial(api_port(api, 0));
+
+	asked.cb = NULL;
+	uv_run(&loop, UV_RUN_NOWAIT);
+	ck_assert_int_gt((int)send(fd, request, strlen(request), 0), 0);
+	for (int i = 0; i < 1000 && !asked.cb; i++)
+		uv_run(&loop, UV_RUN_ONCE);
+	ck_assert_ptr_nonnull(asked.cb);
+	return fd;
+}
+
+static void close_api(void)
+{
+	is_closed = false;
+	api_close(api, on_closed, NULL);
+	while (!is_closed)
+		uv_run(&loop, UV_RUN_ONCE);
+}
+
+static void open_api(void)
+{
+	char error[256];
+
+	close(app_fd);
+	app_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	ck_assert_int_eq(listen(app_fd, 16), 0);
+	ck_assert_msg(api_new(&loop, NULL, error, sizeof(error), &api) == 0, "%s", error);
+}
+
+START_TEST(a_row_that_comes_after_the_api_is_gone_is_dropped)
+{
+	static const char *const requests[] = {
+		"DELETE /v1/requests/" ID_OWN " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /v1/requests/" ID_OWN " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /v1/requests/" ID_OWN "/body HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	};
+	int fd = begin_call(requests[_i]);
+
+	uv_timer_stop(&later);
+	close_api();
+	deleted = 0;
+	on_later(&later);
+	ck_assert_int_eq(deleted, 0);
+	close(fd);
+	open_api();
+}
+END_TEST
+
+START_TEST(a_body_that_is_being_read_at_the_close_is_let_go)
+{
+	int fd;
+
+	long_body = true;
+	fd = begin_call("GET /v1/requests/" ID_OWN "/body HTTP/1.1\r\nHost: localhost\r\n\r\n");
+	for (int i = 0; i < 1000 && !reader; i++)
+		uv_run(&loop, UV_RUN_ONCE);
+	ck_assert_ptr_nonnull(reader);
+	uv_timer_stop(&reading); /* the disk is slow */
+	close_api();
+	close(fd);
+	open_api();
+}
+END_TEST
+
 START_TEST(the_description_names_every_route)
 {
 	size_t count;
@@ -958,6 +1116,10 @@ int main(void)
 	tcase_add_test(tcase, apps_see_only_their_own);
 	tcase_add_test(tcase, events_are_streamed_and_a_slow_reader_loses_some);
 	tcase_add_test(tcase, a_call_that_waits_at_the_close_is_let_go);
+	tcase_add_test(tcase, a_long_body_comes_piece_by_piece);
+	tcase_add_test(tcase, a_body_that_breaks_off_is_no_whole_answer);
+	tcase_add_loop_test(tcase, a_row_that_comes_after_the_api_is_gone_is_dropped, 0, 3);
+	tcase_add_test(tcase, a_body_that_is_being_read_at_the_close_is_let_go);
 	tcase_add_test(tcase, the_description_names_every_route);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_NORMAL);
