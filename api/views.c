@@ -153,6 +153,18 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	return object;
 }
 
+static struct json_object *view_streams(const struct proxy_statistics *proxy)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_count(object, "held_total", proxy->held_streams);
+	add_count(object, "held_over", proxy->held_over);
+	add_count(object, "spliced", proxy->spliced);
+	add_count(object, "no_pipes", proxy->no_pipes);
+	add_count(object, "pipes", proxy->pipes);
+	return object;
+}
+
 static struct json_object *view_relay(const struct relay_statistics *relay)
 {
 	struct json_object *object = json_object_new_object();
@@ -228,6 +240,7 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "health", view_health(&status));
 	add(object, "links", view_links_summary(daemon));
 	add(object, "requests", view_traffic(&status));
+	add(object, "streams", view_streams(&status.proxy));
 	add(object, "relay", view_relay(&status.relay));
 	add(object, "dns", view_dns(&status.resolver));
 	add_count(object, "rss_anon", status.rss_anon);

@@ -90,10 +90,14 @@ def test_tls_passes_with_the_origins_own_certificate(hears, family):
     assert hears.get("/v1/status")["requests"]["tls"] == before + 1
 
 
-def test_a_big_tls_download_is_whole(hears):
+def test_a_big_tls_download_is_whole_and_carried_by_the_kernel(hears):
+    before = hears.get("/v1/status")["streams"]
     answer = tls(hears, "/big", "--http1.1")
     assert answer.status == 200
     assert hashlib.sha256(answer.body).digest() == hashlib.sha256(bytes(256 << 20)).digest()
+    wait_until(lambda: hears.get("/v1/status")["streams"]["pipes"] == 0)
+    after = hears.get("/v1/status")["streams"]
+    assert after["spliced"] == before["spliced"] + 1 and after["no_pipes"] == before["no_pipes"]
 
 
 def test_http_2_passes_within_tls(hears):
