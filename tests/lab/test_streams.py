@@ -95,7 +95,7 @@ def test_a_big_tls_download_is_whole_and_carried_by_the_kernel(hears):
     answer = tls(hears, "/big", "--http1.1")
     assert answer.status == 200
     assert hashlib.sha256(answer.body).digest() == hashlib.sha256(bytes(256 << 20)).digest()
-    wait_until(lambda: hears.get("/v1/status")["streams"]["pipes"] == 0)
+    wait_until("its pipes closed", lambda: hears.get("/v1/status")["streams"]["pipes"] == 0)
     after = hears.get("/v1/status")["streams"]
     assert after["spliced"] == before["spliced"] + 1 and after["no_pipes"] == before["no_pipes"]
 
