@@ -138,6 +138,7 @@
 #define SPOOL_WAITING_MAX (2 << 20)   /* of a source that does not stop when it is told to */
 #define SPOOL_MEMORY_ALL  (32 << 20)  /* bodies in memory; above it short ones go to files too */
 #define SPOOL_DISK_SPARE  (12 << 20)  /* left free by bodies on their way, for the queue */
+#define SPOOL_LAST_SPARE  (4 << 20)   /* left free even by the answers of replays */
 
 /* queue */
 #define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */

@@ -233,9 +233,11 @@ static int begin_response_body(struct sending *s)
 {
 	int r = spool_new(s->parts.spools, s->max_response, &s->response_body);
 
-	if (r == 0)
-		spool_on_drain(s->response_body, on_drained, s);
-	return r;
+	if (r < 0)
+		return r;
+	spool_goes_first(s->response_body);
+	spool_on_drain(s->response_body, on_drained, s);
+	return 0;
 }
 
 static void on_body(void *arg, const uint8_t *data, size_t len)

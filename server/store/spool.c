@@ -27,6 +27,7 @@ struct spool {
 	unsigned refs; /* users', readers', and one while a write is under way */
 	uint64_t limit, len;
 	bool in_file; /* from then on all of it goes to the file */
+	bool first;   /* bodies of others leave room for it */
 	bool stopped; /* the source was told to wait */
 	bool busy, has_ended;
 	int error;
@@ -123,13 +124,14 @@ static int open_file(struct spool *spool)
 }
 
 /* What replay must write has the last bytes of the disk: bodies stop before that. */
-static int check_room(int fd, size_t len)
+static int check_room(const struct spool *spool, size_t len)
 {
+	uint64_t spare = spool->first ? SPOOL_LAST_SPARE : SPOOL_DISK_SPARE;
 	struct statvfs fs;
 
-	if (fstatvfs(fd, &fs) < 0)
+	if (fstatvfs(spool->fd, &fs) < 0)
 		return 0; /* the write itself will tell */
-	return (uint64_t)fs.f_bavail * fs.f_frsize < SPOOL_DISK_SPARE + len ? -ENOSPC : 0;
+	return (uint64_t)fs.f_bavail * fs.f_frsize < spare + len ? -ENOSPC : 0;
 }
 
 static int write_all(int fd, uint64_t offset, const uint8_t *bytes, size_t len)
@@ -171,7 +173,7 @@ static void on_write(uv_work_t *work)
 	if (spool->fd < 0)
 		r = open_file(spool);
 	if (r == 0)
-		r = check_room(spool->fd, len);
+		r = check_room(spool, len);
 	if (r == 0)
 		r = write_all(spool->fd, spool->written, buf_bytes(&spool->writing), len);
 	if (r == 0)
@@ -229,6 +231,11 @@ int spool_new(struct spools *spools, uint64_t limit, struct spool **ret_spool)
 	spools->statistics.open++;
 	*ret_spool = spool;
 	return 0;
+}
+
+void spool_goes_first(struct spool *spool)
+{
+	spool->first = true;
 }
 
 struct spool *spool_ref(struct spool *spool)
@@ -351,12 +358,20 @@ static void on_written(uv_work_t *work, int status)
 	spool_unref(spool);
 }
 
+/* Do so many bytes more fit beside all that is in files? */
+static bool fits(const struct spool *spool, uint64_t len)
+{
+	const struct spools_statistics *s = &spool->spools->statistics;
+
+	return spool->first || (s->bytes <= s->max_bytes && len <= s->max_bytes - s->bytes);
+}
+
 static int to_file(struct spool *spool)
 {
 	struct spools *spools = spool->spools;
 	struct spools_statistics *s = &spools->statistics;
 
-	if (spool->len > s->max_bytes || s->bytes > s->max_bytes - spool->len)
+	if (!fits(spool, spool->len))
 		return -EDQUOT;
 	spool->in_file = true;
 	s->files++;
@@ -376,7 +391,7 @@ static int make_room(struct spool *spool, size_t len)
 	if (!spool->in_file &&
 	    (spool->len + len > SPOOL_MEMORY || s->memory + len > SPOOL_MEMORY_ALL))
 		r = to_file(spool);
-	if (r == 0 && spool->in_file && (len > s->max_bytes || s->bytes > s->max_bytes - len))
+	if (r == 0 && spool->in_file && !fits(spool, len))
 		r = -EDQUOT;
 	return r;
 }

@@ -36,6 +36,9 @@ void spools_close(struct spools *spools);
 /* limit: of this one, bytes. */
 int spool_new(struct spools *spools, uint64_t limit, struct spool **ret_spool)
 	__attribute__((warn_unused_result));
+/* This one is the answer of a replay: it makes room, and must not be stopped by what waits to be
+ * sent. It may take what others leave free of the disk, and more than `max_bytes` of all. */
+void spool_goes_first(struct spool *spool);
 struct spool *spool_ref(struct spool *spool); /* NULL is fine, here and below */
 void spool_unref(struct spool *spool);
 

@@ -292,18 +292,56 @@ START_TEST(a_source_that_does_not_stop_is_refused)
 }
 END_TEST
 
-START_TEST(a_full_disk_is_told_and_what_was_taken_can_be_read)
+static void mount_disk(size_t room)
 {
-	const size_t room = SPOOL_DISK_SPARE + LARGE;
-	struct spool *spool = fresh(64 << 20);
 	char options[64];
-	uint64_t taken;
-	int r;
 
 	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
 	ck_assert_int_eq(mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	snprintf(options, sizeof(options), "size=%zu", room);
 	ck_assert_int_eq(mount("tmpfs", dir, "tmpfs", 0, options), 0);
+}
+
+START_TEST(the_answer_of_a_replay_has_room_when_others_have_none)
+{
+	struct spool *spool;
+
+	mount_disk(SPOOL_DISK_SPARE + LARGE / 2);
+	spools_set_max(spools, LARGE / 2);
+	spool = fresh(64 << 20);
+	ck_assert_int_eq(append(spool, LARGE), -EDQUOT);
+	spool_unref(spool);
+	spools_set_max(spools, 64 << 20);
+	spool = fresh(64 << 20);
+	ck_assert_int_eq(append(spool, LARGE), -ENOSPC);
+	spool_unref(spool);
+	spools_set_max(spools, LARGE / 2);
+	spool = fresh(64 << 20);
+	spool_goes_first(spool);
+	ck_assert_int_eq(append(spool, LARGE), 0);
+	spool_end(spool, on_end, NULL);
+	run();
+	ck_assert_int_eq(end_status, 0);
+	check_content(spool, LARGE);
+	spool_unref(spool);
+	/* But not the very last of it. */
+	spool = fresh(64 << 20);
+	spool_goes_first(spool);
+	ck_assert_int_eq(append(spool, SPOOL_DISK_SPARE), -ENOSPC);
+	ck_assert_uint_lt(spool_len(spool), SPOOL_DISK_SPARE - SPOOL_LAST_SPARE + LARGE);
+	spool_unref(spool);
+	run();
+	ck_assert_int_eq(umount(dir), 0);
+}
+END_TEST
+
+START_TEST(a_full_disk_is_told_and_what_was_taken_can_be_read)
+{
+	struct spool *spool = fresh(64 << 20);
+	uint64_t taken;
+	int r;
+
+	mount_disk(SPOOL_DISK_SPARE + LARGE);
 	r = append(spool, 8 * LARGE);
 	ck_assert_int_eq(r, -ENOSPC);
 	ck_assert_int_eq(spool_error(spool), -ENOSPC);
@@ -462,6 +500,7 @@ int main(void)
 	tcase_add_test(t, all_files_together_are_bounded_and_refusals_counted);
 	tcase_add_test(t, a_source_is_stopped_while_the_disk_is_behind);
 	tcase_add_test(t, a_source_that_does_not_stop_is_refused);
+	tcase_add_test(t, the_answer_of_a_replay_has_room_when_others_have_none);
 	tcase_add_test(t, a_full_disk_is_told_and_what_was_taken_can_be_read);
 	tcase_add_test(t, a_source_that_waits_is_told_of_a_failure);
 	tcase_add_test(t, one_that_is_left_while_it_is_written_tells_nobody);
