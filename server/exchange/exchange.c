@@ -71,7 +71,7 @@ static bool can_move(enum exchange_state from, enum exchange_state to)
 	case EXCHANGE_STORING:
 		return to == EXCHANGE_OVER;
 	case EXCHANGE_WAITING:
-		return to == EXCHANGE_FETCHING || to == EXCHANGE_OVER;
+		return to != EXCHANGE_RECEIVING && to != EXCHANGE_STORING;
 	case EXCHANGE_FETCHING:
 		return to == EXCHANGE_OVER;
 	case EXCHANGE_OVER:

@@ -5,7 +5,8 @@
  *       |                   |  \                \             |  ^
  *       |                   |   \--behind--+     \--no link--v  |  not sent, or idempotent:
  *       |                   |              +---------------> held  next link, or held again
- *       |                   \--owes--> waiting                 | hold over
+ *       |                   \--owes--> waiting --paid to        | hold over
+ *       |                                   |    another: matching again
  *       \--too large, streamed--> sending       \              +--> storing --> (202, 503)
  *                                                \--answer--> fetching           (504)
  *

@@ -41,22 +41,22 @@ static void dispatch(struct exchange *exchange)
 		exchange_hold(exchange, "no link is usable");
 }
 
-static void on_answered(void *arg, const char *id, enum request_state state);
+static void on_news(void *arg, enum queue_news news);
 
 static void wait_for(struct exchange *exchange, const char *id)
 {
-	uint64_t hold = exchange->rule->policy.hold;
+	uint64_t hold = exchange->rule->policy.hold, now = uv_now(exchange->exchanges->loop);
 
 	if (exchange->has_wait && exchange->wait < hold)
 		hold = exchange->wait;
 	snprintf(exchange->stored_id, sizeof(exchange->stored_id), "%s", id);
 	exchange_enter(exchange, EXCHANGE_WAITING);
-	if (queue_watch(exchange->exchanges->queue, id, on_answered, exchange, &exchange->watch) <
-	    0) {
+	if (queue_watch(exchange->exchanges->queue, id, on_news, exchange, &exchange->watch) < 0) {
 		exchange_wait_over(exchange);
 		return;
 	}
-	exchange_list(exchange, uv_now(exchange->exchanges->loop) + hold);
+	/* One span, also when it waited for another stored one before. */
+	exchange_list(exchange, exchange->deadline ? exchange->deadline : now + hold);
 }
 
 static void on_match(void *arg, int status, const struct queue_match *match)
@@ -225,7 +225,8 @@ void exchange_wait_over(struct exchange *exchange)
 	exchange->watch = NULL;
 	exchange_answer(
 		exchange, 503, "Stored",
-		"The same request is stored already and has no response yet; repeat it later.",
+		"The same request is stored already, and its response cannot be had yet; repeat it "
+		"later.",
 		exchange->stored_id);
 }
 
@@ -301,9 +302,18 @@ static void paid(void *arg, int status)
 }
 
 /* Only an end that was reached pays: a reader that fails, or an app that goes, leaves the debt. */
+static void pay(struct exchange *exchange)
+{
+	int r = queue_paid(exchange->watch, paid, NULL);
+
+	exchange->watch = NULL;
+	if (r < 0)
+		paid(NULL, r);
+}
+
 static void delivered(struct exchange *exchange)
 {
-	queue_paid(exchange->exchanges->queue, exchange->stored_id, paid, NULL);
+	pay(exchange);
 	exchange_enter(exchange, EXCHANGE_OVER);
 	exchange->ops.on_end(exchange->arg);
 }
@@ -322,6 +332,10 @@ void exchange_deliver(struct exchange *exchange)
 
 	if (!exchange->delivery || exchange->delivering || exchange->paused)
 		return;
+	if (!exchange->to_deliver) {
+		delivered(exchange);
+		return;
+	}
 	r = queue_reader_next(exchange->delivery);
 	exchange->delivering = r == 0;
 	if (r < 0)
@@ -333,17 +347,15 @@ static void on_piece(void *arg, int status, const uint8_t *bytes, size_t len)
 	struct exchange *exchange = arg;
 
 	exchange->delivering = false;
-	exchange->to_deliver -= len;
-	if (status == 0 && !len && exchange->to_deliver)
+	if (status == 0 && (!len || len > exchange->to_deliver))
 		status = -EBADMSG;
 	if (status < 0) {
 		broken_off(exchange, status);
-	} else if (!len) {
-		delivered(exchange);
-	} else {
-		exchange->ops.on_body(exchange->arg, bytes, len);
-		exchange_deliver(exchange);
+		return;
 	}
+	exchange->to_deliver -= len;
+	exchange->ops.on_body(exchange->arg, bytes, len);
+	exchange_deliver(exchange);
 }
 
 /* The head at once, the body as the app takes it. */
@@ -354,7 +366,7 @@ static void hand_over(struct exchange *exchange, const struct queue_row *row)
 
 	http_head_init(&head, HTTP_KIND_RESPONSE);
 	if (!row->response_status) {
-		queue_paid(queue, row->id, paid, NULL);
+		pay(exchange);
 		without_response(exchange, row);
 	} else if (stored_head(row, &head) < 0 || mark_head(&head, row) < 0 ||
 		   queue_reader_new(queue, row->id, QUEUE_RESPONSE, on_piece, exchange,
@@ -364,38 +376,66 @@ static void hand_over(struct exchange *exchange, const struct queue_row *row)
 	} else {
 		exchange->ops.on_head(exchange->arg, &head);
 		exchange->to_deliver = head.framing == HTTP_LENGTH ? row->response_bytes : 0;
-		if (exchange->to_deliver)
-			exchange_deliver(exchange);
-		else
-			delivered(exchange);
+		exchange_deliver(exchange);
 	}
 	http_head_done(&head);
+}
+
+static void deleted(struct exchange *exchange)
+{
+	exchange_answer(exchange, 504, "No response",
+			"The stored request was deleted before it had a response.", NULL);
+}
+
+static void cannot_read(struct exchange *exchange)
+{
+	exchange_answer(exchange, 503, "Queue busy", "The stored response could not be read now.",
+			exchange->stored_id);
 }
 
 static void on_fetched(void *arg, int status, struct queue_row *row)
 {
 	struct exchange *exchange = ticket_take(arg);
 
-	if (exchange && status < 0)
-		exchange_answer(exchange, 504, "No response",
-				"The stored request was deleted before it had a response.", NULL);
+	if (exchange && status == -ENOENT)
+		deleted(exchange);
+	else if (exchange && status < 0)
+		cannot_read(exchange);
 	else if (exchange)
 		hand_over(exchange, row);
 	if (row)
 		queue_row_free(row);
 }
 
-static void on_answered(void *arg, const char *id, enum request_state state)
+static void fetch(struct exchange *exchange)
 {
-	struct exchange *exchange = arg;
 	struct ticket *ticket = exchange_ticket(exchange);
 
-	exchange->watch = NULL;
 	exchange_enter(exchange, EXCHANGE_FETCHING);
-	if (ticket && queue_get(exchange->exchanges->queue, id, true, on_fetched, ticket) == 0)
+	if (ticket && queue_get(exchange->exchanges->queue, exchange->stored_id, true, on_fetched,
+				ticket) == 0)
 		return;
 	if (ticket)
 		ticket_take(ticket);
-	exchange_answer(exchange, 503, "Queue busy", "The stored response could not be read now.",
-			exchange->stored_id);
+	cannot_read(exchange);
+}
+
+static void on_news(void *arg, enum queue_news news)
+{
+	struct exchange *exchange = arg;
+
+	switch (news) {
+	case QUEUE_YOURS:
+		fetch(exchange);
+		return;
+	case QUEUE_PAID:
+		/* The debt it was matched to is no more: a request as any other. */
+		exchange->watch = NULL;
+		exchange_match(exchange);
+		return;
+	case QUEUE_GONE:
+		exchange->watch = NULL;
+		deleted(exchange);
+		return;
+	}
 }

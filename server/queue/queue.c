@@ -160,9 +160,10 @@ static void tell_changes(struct op *op)
 
 		if (queue->observer)
 			queue->observer(queue->observer_arg, c->id, c->state, c->what);
-		if (c->state == REQUEST_DONE || c->state == REQUEST_FAILED ||
-		    c->state == REQUEST_EXPIRED || c->state == (enum request_state)GONE)
-			watches_fire(queue, c->id, c->state);
+		if (c->state == (enum request_state)GONE)
+			watches_tell(queue, c->id, QUEUE_GONE);
+		else if (state_is_final(c->state))
+			watches_tell(queue, c->id, op->paid ? QUEUE_PAID : QUEUE_YOURS);
 	}
 }
 

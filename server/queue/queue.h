@@ -137,17 +137,27 @@ int queue_match(struct queue *queue, const char *source, const char *scheme, con
 		const uint8_t *hash, const char *idempotency_key, const uint8_t *body_hash,
 		queue_match_cb cb, void *arg) __attribute__((warn_unused_result));
 
-/* Tell when the exchange has an answer (done, failed, expired, deleted), at once if it has
- * one (never from inside this call). One callback, and the watch is gone; queue_unwatch cancels
- * before it. state REQUEST_STATE_COUNT: the exchange is deleted or unknown. Watching is in memory
- * and bounded (-EAGAIN). */
+/* A place among those who want the answer of a stored exchange. The debt is paid once: to all who
+ * wait when the answer comes, or to the first who comes later. In memory, and bounded (-EAGAIN).
+ *
+ *   waiting --answer--> QUEUE_YOURS --queue_paid--> committed: who came meanwhile hears QUEUE_PAID
+ *                          \--queue_unwatch, or not committed: the next who came meanwhile has it
+ *
+ * The callback is never called from inside a call. After QUEUE_YOURS the watch stays until
+ * queue_paid or queue_unwatch; after the others it is gone. */
 struct queue_watch;
-typedef void (*queue_watch_cb)(void *arg, const char *id, enum request_state state);
+enum queue_news {
+	QUEUE_YOURS, /* the answer is there (done, failed, expired), to be handed over now */
+	QUEUE_PAID,  /* it was handed to another: who asks now asks anew */
+	QUEUE_GONE,  /* deleted or unknown */
+};
+typedef void (*queue_watch_cb)(void *arg, enum queue_news news);
 int queue_watch(struct queue *queue, const char *id, queue_watch_cb cb, void *arg,
 		struct queue_watch **ret_watch) __attribute__((warn_unused_result));
 void queue_unwatch(struct queue_watch *watch);
-/* The response was handed to the app: the debt is paid (durably). */
-int queue_paid(struct queue *queue, const char *id, queue_status_cb cb, void *arg);
+/* After QUEUE_YOURS: the response was handed to the app. Takes the watch, whatever it gives; `cb`
+ * hears when it is durable. */
+int queue_paid(struct queue_watch *watch, queue_status_cb cb, void *arg);
 
 /* --- for replay --- */
 /* Lease the next request that is due: oldest first within one source and origin, at most one

@@ -12,6 +12,11 @@
 
 enum { GONE = REQUEST_STATE_COUNT }; /* the state of what was deleted */
 
+static inline bool state_is_final(enum request_state state)
+{
+	return state == REQUEST_DONE || state == REQUEST_FAILED || state == REQUEST_EXPIRED;
+}
+
 /* What an op changed in the sums; added to the totals when it is committed. */
 struct delta {
 	int64_t rows[REQUEST_STATE_COUNT], owing, bytes, unclaimed;
@@ -60,7 +65,7 @@ struct op {
 	size_t piece_len; /* in `copy` */
 	int64_t stamp;	  /* of the response that is read; in and out */
 	int64_t next_due, last_seq;
-	bool has_next_due, wake, again;
+	bool has_next_due, wake, again, paid;
 	struct delta delta;
 	struct change *changes;
 	size_t change_count, change_capacity;
@@ -146,5 +151,6 @@ int body_write_pieces(sqlite3 *db, int64_t seq, enum queue_part part, const stru
 int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unused_result));
 
 /* --- on the loop --- */
-void watches_fire(struct queue *queue, const char *id, enum request_state state);
+/* All who are there and have nothing yet. */
+void watches_tell(struct queue *queue, const char *id, enum queue_news news);
 void watches_clear(struct queue *queue);

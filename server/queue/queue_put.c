@@ -1,4 +1,4 @@
-/* Exchanges stored, matched and paid: the side of the queue that the proxy sees. */
+/* Exchanges stored and matched: the side of the queue that the proxy sees. */
 #include "base/limits.h"
 #include "queue/queue_op.h"
 
@@ -234,39 +234,5 @@ int queue_match(struct queue *queue, const char *source, const char *scheme, con
 	op->finish = finish_match;
 	op->match_cb = cb;
 	op->arg = arg;
-	return op_submit(op);
-}
-
-static int run_paid(struct store_job *job, sqlite3 *db)
-{
-	struct op *op = (struct op *)job;
-	struct brief row;
-	int r = brief_read(db, op->id, &row);
-
-	if (r < 0 || !row.owes)
-		return r;
-	r = sql_run(db, "UPDATE requests SET owes = 0 WHERE seq = ?", "i", row.seq);
-	if (r == 0)
-		r = event_add(db, row.seq, op->now, "the app has the answer");
-	if (r == 0)
-		r = op_note(op, op->id, row.state, "the app has the answer");
-	op->delta.owing = -1;
-	return r;
-}
-
-static void finish_paid(struct op *op, int status)
-{
-	op->queue->totals.paid += status == 0 && op->delta.owing;
-	if (op->status_cb)
-		op->status_cb(op->arg, status);
-}
-
-int queue_paid(struct queue *queue, const char *id, queue_status_cb cb, void *arg)
-{
-	struct op *op = op_for_id(queue, run_paid, id, cb, arg, 0);
-
-	if (!op)
-		return -ENOMEM;
-	op->finish = finish_paid;
 	return op_submit(op);
 }

@@ -3,18 +3,20 @@
     app ---- device  x  cloud: origin.example
 """
 
+import socket
 import time
 
 import pytest
 
-from hears import App, offline, problem, stored_id, wait_received, wait_state
+from harness import wait_until
+from hears import App, inside, offline, problem, stored_id, wait_received, wait_state
 from hears import hears, shared  # noqa: F401 (fixtures)
 from network import NGINX, ORIGIN
 
 CONFIG = {
     "defaults": {"hold": "600ms"},
     "rules": [
-        {"name": "patient", "match": {"path": ["/patient*"]}, "hold": "15s"},
+        {"name": "patient", "match": {"path": ["/patient*", "/big/8*"]}, "hold": "15s"},
         {"name": "blind", "match": {"path": ["/blind*"]}, "dedupe": False},
         {"name": "tenant", "match": {"path": ["/tenant*"]}, "hash_headers": ["X-Tenant"]},
     ],
@@ -81,6 +83,63 @@ def test_who_waits_gets_the_answer_when_it_comes(hears):
     assert first.getheader("Location").endswith(marked)
     assert len(hears.origin_log("/patient")) == 1
     assert app.ask("POST", "/patient", b"x").getheader("Holdfast-Id") is None
+
+
+def test_an_app_that_asks_again_at_once_is_a_new_request(hears):
+    """Also before the database knows that the debt is paid."""
+    offline(hears)
+    paths = [f"/at-once/{n}" for n in range(12)]
+    for path in paths:
+        assert App(hears).ask("POST", path, b"x", {"Prefer": "wait=0"}).status == 503
+    hears.restore("wifi", wait=False)
+    for row in hears.requests():
+        wait_state(hears, row["id"], "done")
+    first, other = App(hears), App(hears)
+    for app in (first, other):
+        assert app.ask("GET", "/kept-open").status == 200
+    for path, again in zip(paths, [first, other] * 6):
+        assert first.ask("POST", path, b"x").getheader("Holdfast-Id")
+        assert again.ask("POST", path, b"x").getheader("Holdfast-Id") is None
+
+
+def slow_reader(lab, path):
+    """An app that asks, and has read nothing yet."""
+    with inside(lab, "app"):
+        app = socket.socket()
+    app.settimeout(15)
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    app.connect((ORIGIN[0], 80))
+    app.sendall(f"POST {path} HTTP/1.1\r\nHost: origin.example\r\nConnection: close\r\n"
+                "Content-Length: 1\r\n\r\nx".encode())  # fmt: skip
+    return app
+
+
+def second_asker(lab, path):
+    """Somebody who asks while another one is handed the answer, and has to wait for that."""
+    app = App(lab)
+    app.request("POST", path, b"x")
+    wait_until("it waits", lambda: lab.get("/v1/status")["queue"]["held"] == 1, 5)
+    return app
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_who_comes_while_the_answer_is_handed_over_hears_what_became_of_it(hears, taken):
+    path = f"/big/8000000?{taken}"
+    offline(hears)
+    assert App(hears).ask("POST", path, b"x", {"Prefer": "wait=0"}).status == 503
+    request_id = hears.requests()[0]["id"]
+    replayed(hears, request_id)
+    with slow_reader(hears, path) as slow:
+        head = slow.recv(2000)
+        assert b"200 OK" in head and request_id.encode() in head
+        app = second_asker(hears, path)
+        while taken and slow.recv(1 << 20):
+            pass
+    answer = app.getresponse()
+    assert answer.status == 200 and len(answer.read()) == 8000000
+    assert answer.getheader("Holdfast-Id") == (None if taken else request_id)
+    assert len(hears.origin_log(path)) == (2 if taken else 1)
+    assert app.ask("POST", path, b"x").getheader("Holdfast-Id") is None
 
 
 def test_a_repeat_while_the_replay_is_under_way_waits_for_it(hears):

@@ -22,8 +22,7 @@ static struct queue_row *row;
 static struct queue_match match;
 static struct queue_row **rows;
 static size_t row_count;
-static char seen_id[ID_TEXT_MAX];
-static enum request_state seen_state;
+static enum queue_news news;
 static int seen, woken, changes;
 
 static int64_t now_ms(void)
@@ -70,11 +69,32 @@ static void on_rows(void *arg, int r, struct queue_row **result, size_t count)
 	on_status(arg, r);
 }
 
-static void on_seen(void *arg, const char *id, enum request_state state)
+static void on_seen(void *arg, enum queue_news told)
 {
-	strcpy(seen_id, id);
-	seen_state = state;
+	news = told;
 	seen++;
+	if (arg)
+		++*(int *)arg;
+}
+
+/* Somebody who hears of it at once. */
+static struct queue_watch *asks(const char *id, int *heard)
+{
+	struct queue_watch *watch;
+
+	ck_assert_int_eq(queue_watch(queue, id, on_seen, heard, &watch), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	return watch;
+}
+
+static int pay(const char *id)
+{
+	struct queue_watch *watch = asks(id, NULL);
+
+	ck_assert_int_eq(news, QUEUE_YOURS);
+	ck_assert_int_eq(queue_paid(watch, on_status, NULL), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	return status;
 }
 
 static void on_wakeup(void *arg)
@@ -390,13 +410,13 @@ START_TEST(a_debt_is_matched_until_it_is_paid)
 	ck_assert_int_eq(match.kind, MATCH_OWES);
 	ck_assert_int_eq(match.state, REQUEST_DONE);
 	ck_assert(!match.behind);
-	ck_assert_int_eq(wait_for(queue_paid(queue, "id-000007", on_status, NULL)), 0);
-	ck_assert_int_eq(wait_for(queue_paid(queue, "id-000007", on_status, NULL)), 0);
+	ck_assert_int_eq(pay("id-000007"), 0);
 	ck_assert_uint_eq(totals().paid, 1);
 	ck_assert(!queue_has_debts(queue));
 	ck_assert_int_eq(do_match(7, NULL, 7), 0);
 	ck_assert_int_eq(match.kind, MATCH_NONE);
-	ck_assert_int_eq(wait_for(queue_paid(queue, "nobody", on_status, NULL)), -ENOENT);
+	asks("id-000007", NULL);
+	ck_assert_int_eq(news, QUEUE_PAID);
 }
 END_TEST
 
@@ -468,29 +488,132 @@ START_TEST(the_quota_refuses_before_the_disk_is_touched)
 }
 END_TEST
 
-START_TEST(watchers_hear_of_the_answer_and_late_ones_too)
+START_TEST(all_who_wait_have_the_answer_and_each_may_pay)
 {
 	struct queue_watch *a, *b, *c;
 
 	put_number(1);
-	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &a), 0);
-	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &b), 0);
-	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &c), 0);
+	a = asks("id-000001", NULL);
+	b = asks("id-000001", NULL);
+	c = asks("id-000001", NULL);
 	queue_unwatch(c);
-	uv_run(&loop, UV_RUN_DEFAULT);
 	ck_assert_int_eq(seen, 0);
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_int_eq(done("id-000001", 200), 0);
 	ck_assert_int_eq(seen, 2);
-	ck_assert_int_eq(seen_state, REQUEST_DONE);
-	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &a), 0);
+	ck_assert_int_eq(news, QUEUE_YOURS);
+	ck_assert_int_eq(wait_for(queue_paid(a, on_status, NULL)), 0);
+	ck_assert_int_eq(wait_for(queue_paid(b, on_status, NULL)), 0);
 	ck_assert_int_eq(seen, 2);
+	ck_assert_uint_eq(totals().paid, 1);
+	ck_assert_uint_eq(totals().owing, 0);
+	get("id-000001");
+	ck_assert_str_eq(row->events[row->event_count - 1].what, "the app has the answer");
+	asks("unknown", NULL);
+	ck_assert_int_eq(news, QUEUE_GONE);
+}
+END_TEST
+
+static void answered(int n)
+{
+	put_number(n);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(done(row->id, 200), 0);
+}
+
+START_TEST(who_comes_while_the_answer_is_handed_over_waits_and_then_asks_anew)
+{
+	struct queue_watch *first;
+	int second = 0, third = 0;
+
+	answered(1);
+	first = asks("id-000001", NULL);
+	ck_assert_int_eq(news, QUEUE_YOURS);
+	asks("id-000001", &second);
+	ck_assert_int_eq(second, 0);
+	/* The payment is on its way, and not in the database yet. */
+	ck_assert_int_eq(queue_paid(first, on_status, NULL), 0);
+	asks("id-000001", &third);
+	ck_assert_int_eq(second, 1);
+	ck_assert_int_eq(third, 1);
+	ck_assert_int_eq(news, QUEUE_PAID);
+	ck_assert_uint_eq(totals().paid, 1);
+}
+END_TEST
+
+START_TEST(an_answer_that_was_not_taken_goes_to_the_next_alone)
+{
+	struct queue_watch *first, *second, *third;
+	int heard_second = 0, heard_third = 0;
+
+	answered(1);
+	first = asks("id-000001", NULL);
+	second = asks("id-000001", &heard_second);
+	third = asks("id-000001", &heard_third);
+	queue_unwatch(first);
+	ck_assert_int_eq(heard_second, 0); /* never from inside a call */
 	uv_run(&loop, UV_RUN_DEFAULT);
-	ck_assert_int_eq(seen, 3);
-	ck_assert_int_eq(queue_watch(queue, "unknown", on_seen, NULL, &a), 0);
+	ck_assert_int_eq(heard_second, 1);
+	ck_assert_int_eq(heard_third, 0);
+	ck_assert_int_eq(news, QUEUE_YOURS);
+	/* The next one after it leaves before it is its turn. */
+	queue_unwatch(third);
+	queue_unwatch(second);
 	uv_run(&loop, UV_RUN_DEFAULT);
-	ck_assert_int_eq(seen, 4);
-	ck_assert_int_eq(seen_state, REQUEST_STATE_COUNT);
+	ck_assert_uint_eq(totals().owing, 1);
+	ck_assert_int_eq(pay("id-000001"), 0);
+}
+END_TEST
+
+START_TEST(of_those_who_waited_one_that_takes_it_is_enough)
+{
+	struct queue_watch *gone, *slow;
+	int late = 0;
+
+	put_number(1);
+	gone = asks("id-000001", NULL);
+	slow = asks("id-000001", NULL);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(done("id-000001", 200), 0);
+	asks("id-000001", &late);
+	queue_unwatch(gone);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(late, 0);
+	ck_assert_int_eq(wait_for(queue_paid(slow, on_status, NULL)), 0);
+	ck_assert_int_eq(late, 1);
+	ck_assert_int_eq(news, QUEUE_PAID);
+}
+END_TEST
+
+START_TEST(what_is_deleted_while_it_is_handed_over_owes_nobody)
+{
+	struct queue_watch *first;
+	int second = 0;
+
+	answered(1);
+	first = asks("id-000001", NULL);
+	asks("id-000001", &second);
+	ck_assert_int_eq(wait_for(queue_delete(queue, "id-000001", on_status, NULL)), 0);
+	ck_assert_int_eq(second, 1);
+	ck_assert_int_eq(news, QUEUE_GONE);
+	ck_assert_int_eq(wait_for(queue_paid(first, on_status, NULL)), -ENOENT);
+}
+END_TEST
+
+START_TEST(a_queue_that_closes_while_a_debt_is_paid_forgets_who_waits)
+{
+	struct queue_watch *first;
+	int second = 0;
+
+	answered(1);
+	first = asks("id-000001", NULL);
+	asks("id-000001", &second);
+	status = 1;
+	ck_assert_int_eq(queue_paid(first, on_status, NULL), 0);
+	reopen();
+	ck_assert_int_eq(status, 0);
+	ck_assert_int_eq(second, 0);
+	ck_assert_uint_eq(totals().owing, 0);
 }
 END_TEST
 
@@ -508,7 +631,7 @@ START_TEST(what_is_over_expires_and_is_purged_later)
 	later = q.expires + 1;
 	ck_assert_int_eq(wait_for(queue_sweep(queue, later, on_status, NULL)), 0);
 	ck_assert_int_eq(seen, 1);
-	ck_assert_int_eq(seen_state, REQUEST_EXPIRED);
+	ck_assert_int_eq(news, QUEUE_YOURS);
 	ck_assert_uint_eq(totals().expired, 1);
 	ck_assert_int_eq(wait_for(queue_lease(queue, later, on_row, NULL)), 0);
 	ck_assert_str_eq(row->id, "id-000002"); /* its lane goes on */
@@ -667,7 +790,7 @@ START_TEST(a_deleted_row_is_gone_with_all_that_hung_on_it)
 	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &watch), 0);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	ck_assert_int_eq(wait_for(queue_delete(queue, "id-000001", on_status, NULL)), 0);
-	ck_assert_int_eq(seen_state, REQUEST_STATE_COUNT);
+	ck_assert_int_eq(news, QUEUE_GONE);
 	ck_assert_int_eq(wait_for(queue_delete(queue, "id-000001", on_status, NULL)), -ENOENT);
 	ck_assert_int_eq(lease(), 0);
 	ck_assert_str_eq(row->id, "id-000002");
@@ -755,7 +878,12 @@ int main(void)
 	tcase_add_test(tc, the_oldest_debt_is_matched_first_and_none_of_another_source);
 	tcase_add_test(tc, a_key_matches_by_itself_and_another_body_is_a_conflict);
 	tcase_add_test(tc, the_quota_refuses_before_the_disk_is_touched);
-	tcase_add_test(tc, watchers_hear_of_the_answer_and_late_ones_too);
+	tcase_add_test(tc, all_who_wait_have_the_answer_and_each_may_pay);
+	tcase_add_test(tc, who_comes_while_the_answer_is_handed_over_waits_and_then_asks_anew);
+	tcase_add_test(tc, an_answer_that_was_not_taken_goes_to_the_next_alone);
+	tcase_add_test(tc, of_those_who_waited_one_that_takes_it_is_enough);
+	tcase_add_test(tc, what_is_deleted_while_it_is_handed_over_owes_nobody);
+	tcase_add_test(tc, a_queue_that_closes_while_a_debt_is_paid_forgets_who_waits);
 	tcase_add_test(tc, what_is_over_expires_and_is_purged_later);
 	tcase_add_test(tc, a_long_sweep_ends_with_nothing_left);
 	tcase_add_test(tc, a_failed_row_stays_a_day_and_can_be_tried_again);

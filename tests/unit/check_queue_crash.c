@@ -39,6 +39,7 @@ static int last_leased[LANES];
 static uv_loop_t loop;
 static struct store *store;
 static struct queue *queue;
+static struct queue_watch *watches[ROWS_MAX]; /* of who wants the answer of row n */
 static int out, next_n;
 
 static void report(enum step step, int n)
@@ -119,6 +120,12 @@ static void on_paid(void *arg, int status)
 	report(STEP_PAID, (int)(intptr_t)arg);
 }
 
+static void on_answer(void *arg, enum queue_news news)
+{
+	must(news == QUEUE_YOURS ? 0 : -1);
+	must(queue_paid(watches[(intptr_t)arg], on_paid, arg));
+}
+
 static void on_done(void *arg, int status)
 {
 	int n = (int)(intptr_t)arg;
@@ -131,7 +138,7 @@ static void on_done(void *arg, int status)
 		report(STEP_DELETING, n);
 		must(queue_delete(queue, id, on_deleted, arg));
 	} else if (n % 2 == 0) {
-		must(queue_paid(queue, id, on_paid, arg));
+		must(queue_watch(queue, id, on_answer, arg, &watches[n]));
 	}
 }
 

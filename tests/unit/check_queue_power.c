@@ -46,6 +46,7 @@ static int next_n, last_leased[LANES];
 static uv_loop_t loop;
 static struct store *store;
 static struct queue *queue;
+static struct queue_watch *watches[ROWS_MAX]; /* of who wants the answer of row n */
 static int complaints;
 static char complaint[200];
 static struct {
@@ -152,6 +153,12 @@ static void on_paid(void *arg, int status)
 	}
 }
 
+static void on_answer(void *arg, enum queue_news news)
+{
+	ck_assert_int_eq(news, QUEUE_YOURS);
+	ck_assert_int_eq(queue_paid(watches[(intptr_t)arg], on_paid, arg), 0);
+}
+
 static void on_finished(void *arg, int status)
 {
 	int n = (int)(intptr_t)arg;
@@ -167,7 +174,7 @@ static void on_finished(void *arg, int status)
 		facts[n].deleting = true;
 		ck_assert_int_eq(queue_delete(queue, id_of(n, id), on_deleted, arg), 0);
 	} else if (n % 2 == 0) {
-		ck_assert_int_eq(queue_paid(queue, id_of(n, id), on_paid, arg), 0);
+		ck_assert_int_eq(queue_watch(queue, id_of(n, id), on_answer, arg, &watches[n]), 0);
 	}
 }
 
