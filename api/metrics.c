@@ -82,6 +82,16 @@ static const struct {
 	 "ICMP errors not sent, to bound their rate"},
 	{"holdfast_relay_dropped", METRIC_COUNTER, STATUS(relay.dropped),
 	 "Datagrams and echo requests lost in the relay"},
+	{"holdfast_upstream_connects", METRIC_COUNTER, STATUS(upstream.connects),
+	 "Connections begun to origins"},
+	{"holdfast_upstream_reused", METRIC_COUNTER, STATUS(upstream.reused),
+	 "Requests sent over a connection that was there"},
+	{"holdfast_upstream_tls_handshakes", METRIC_COUNTER, STATUS(upstream.handshakes),
+	 "TLS handshakes done with origins"},
+	{"holdfast_upstream_tls_resumed", METRIC_COUNTER, STATUS(upstream.resumed),
+	 "TLS handshakes that resumed a session"},
+	{"holdfast_upstream_tls_rejected", METRIC_COUNTER, STATUS(upstream.rejected),
+	 "Origins that failed TLS or its verification, or refused the device"},
 	{"holdfast_rss_anon_bytes", METRIC_GAUGE, STATUS(rss_anon), "Private memory"},
 };
 

@@ -187,6 +187,18 @@ static struct json_object *view_relay(const struct relay_statistics *relay)
 	return object;
 }
 
+static struct json_object *view_upstream(const struct upstream_statistics *upstream)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_count(object, "connects", upstream->connects);
+	add_count(object, "reused", upstream->reused);
+	add_count(object, "tls_handshakes", upstream->handshakes);
+	add_count(object, "tls_resumed", upstream->resumed);
+	add_count(object, "tls_rejected", upstream->rejected);
+	return object;
+}
+
 static struct json_object *view_links_summary(struct daemon *daemon)
 {
 	struct link_info links[LINKS_MAX];
@@ -242,6 +254,7 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "requests", view_traffic(&status));
 	add(object, "streams", view_streams(&status.proxy));
 	add(object, "relay", view_relay(&status.relay));
+	add(object, "upstream", view_upstream(&status.upstream));
 	add(object, "dns", view_dns(&status.resolver));
 	add_count(object, "rss_anon", status.rss_anon);
 	return object;

@@ -4,6 +4,7 @@
 #include "base/systemd.h"
 #include "config/config.h"
 #include "daemon/daemon.h"
+#include "upstream/trust.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -47,6 +48,12 @@ static int load(const char *path, struct config **ret_config)
 {
 	static struct config_errors errors;
 	int r = config_load(path, &errors, ret_config);
+
+	if (r == 0) {
+		r = trust_check(*ret_config, &errors);
+		if (r < 0)
+			config_unref(*ret_config);
+	}
 
 	if (r < 0)
 		print_errors(path, &errors);

@@ -100,6 +100,10 @@
 #define UPSTREAM_IDLE_TIMEOUT 30000
 #define UPSTREAM_FRESH_TIME   1000  /* idle for less, a connection takes what must not go twice */
 #define UPSTREAM_USER_TIMEOUT 15000 /* sent bytes that nobody acknowledges */
+#define UPSTREAM_TLS_TIMEOUT  10000 /* for a handshake */
+#define UPSTREAM_SESSIONS_MAX 64    /* of TLS, kept for resumption, in all */
+#define UPSTREAM_TICKETS_MAX  2	    /* of them of one origin: each is used once */
+#define TLS_OWN_MAX	      (64 << 10) /* sent by TLS itself on one connection */
 
 /* resolver */
 #define DNS_MESSAGE_MAX	    4096

@@ -89,6 +89,23 @@ static void resolve_links(const struct config *config, struct rule_policy *polic
 		policy->link_mask = all;
 }
 
+/* defaults: what was told of them already; NULL for themselves. */
+static void check_client(const struct rule_policy *policy, const struct rule_policy *defaults,
+			 const char *path, struct config_errors *errors)
+{
+	bool has_key = policy->client_key, has_certificate = policy->client_certificate;
+	char at[80];
+
+	if (has_key == has_certificate)
+		return;
+	if (defaults && has_key == !!defaults->client_key &&
+	    has_certificate == !!defaults->client_certificate)
+		return;
+	snprintf(at, sizeof(at), "%s.%s", path, has_key ? "client_key" : "client_certificate");
+	errors_add(errors, at, 0, "this needs %s too",
+		   has_key ? "client_certificate" : "client_key");
+}
+
 static int resolve_sources(struct rule_match *match)
 {
 	size_t count = 0;
@@ -134,6 +151,7 @@ static int check_rule(struct json_object *rules, struct config *config, size_t a
 	own = json_object_is_type(json, json_type_object) &&
 	      json_object_object_get_ex(json, "links", NULL);
 	resolve_links(config, &rule->policy, own ? path : NULL, errors);
+	check_client(&rule->policy, &config->defaults.policy, path, errors);
 	return resolve_sources(&rule->match);
 }
 
@@ -177,6 +195,7 @@ int config_check(struct json_object *root, struct config *config, struct config_
 		check_link(config, i, errors);
 	check_apps(config, errors);
 	resolve_links(config, &config->defaults.policy, "defaults", errors);
+	check_client(&config->defaults.policy, NULL, "defaults", errors);
 	json_object_object_get_ex(root, "rules", &rules);
 	for (size_t i = 0; r == 0 && i < config->rule_count; i++)
 		r = check_rule(rules, config, i, errors);

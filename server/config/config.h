@@ -72,6 +72,9 @@ struct rule_policy {
 	char **hash_headers;
 	enum disconnect_policy on_disconnect;
 	bool upstream_tls;
+	/* Paths, or NULL: the system's authorities, no certificate. Whoever builds the daemon looks
+	 * whether they are good (upstream/trust.h). */
+	char *upstream_ca, *client_certificate, *client_key;
 	enum tls_policy tls;
 };
 
@@ -149,6 +152,10 @@ struct config_errors {
 	struct input_error items[64];
 	size_t count; /* may be larger than the array: that many were found */
 };
+
+/* Count an error and keep it where there is room; -EINVAL. */
+int errors_add(struct config_errors *errors, const char *path, int line, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 
 /* text need not be NUL-terminated. 0, -EINVAL with errors filled, -ENOMEM. */
 int config_parse(const char *text, size_t len, struct config_errors *errors,

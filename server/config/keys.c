@@ -206,8 +206,19 @@ static const struct key policy_keys[] = {
 	 .fallback = "\"cancel\"", .choices = disconnects,
 	 .doc = "What becomes of a held request whose app hangs up."},
 	{"upstream_tls", KEY_BOOL, FIELD(struct rule, policy.upstream_tls), .fallback = "false",
-	 .false_only = true,
-	 .doc = "Plain HTTP of the app goes to the origin over TLS. Not available yet."},
+	 .doc = "Plain HTTP of the app goes to the origin over TLS, port 80 as 443, and only to an "
+		"origin whose certificate proves the name that the app asked for."},
+	{"upstream_ca", KEY_STRING, FIELD(struct rule, policy.upstream_ca), .fallback = "null",
+	 .valid = valid_path, .allowed = PATH_TEXT,
+	 .doc = "File in PEM with the certificates that an origin's must come from; null: the "
+		"system's authorities."},
+	{"client_certificate", KEY_STRING, FIELD(struct rule, policy.client_certificate),
+	 .fallback = "null", .valid = valid_path, .allowed = PATH_TEXT,
+	 .doc = "File in PEM with the device's own certificate, and those between it and its "
+		"authority, for origins that ask for one; needs `client_key`."},
+	{"client_key", KEY_STRING, FIELD(struct rule, policy.client_key), .fallback = "null",
+	 .valid = valid_path, .allowed = PATH_TEXT,
+	 .doc = "File in PEM with the private key of `client_certificate`, without a password."},
 	{"tls", KEY_CHOICE, FIELD(struct rule, policy.tls), .fallback = "\"pass\"",
 	 .choices = tls_policies, .doc = "TLS connections are passed on as they are."},
 };

@@ -42,7 +42,6 @@ struct key {
 	bool (*valid)(const char *text); /* of a string or of each in a list */
 	const char *allowed;		 /* what valid takes, in words */
 	bool lower;			 /* strings are kept in lower case */
-	bool false_only;		 /* true is not available yet */
 	const struct key_group *group;
 	const char *doc; /* one sentence for the reference */
 };

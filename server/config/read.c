@@ -96,8 +96,6 @@ static void read_bool(struct reader *r, const struct key *key, struct json_objec
 {
 	if (!json_object_is_type(v, json_type_boolean))
 		complain(r, "true or false is expected");
-	else if (json_object_get_boolean(v) && key->false_only)
-		complain(r, "true is not available yet: only false is allowed");
 	else
 		*(bool *)((char *)base + key->offset) = json_object_get_boolean(v);
 }

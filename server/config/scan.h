@@ -6,10 +6,6 @@
 
 #include "config/config.h"
 
-/* Count an error and keep it where there is room; -EINVAL. */
-int errors_add(struct config_errors *errors, const char *path, int line, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
-
 /* Blank the comments in place, newlines stay, and check that the rest is JSON (RFC 8259)
  * without duplicate keys. 0 or -EINVAL with errors: the first of syntax, all duplicates. */
 int config_scan(char *text, size_t len, struct config_errors *errors)

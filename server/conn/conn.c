@@ -1,6 +1,7 @@
 #include "conn/conn.h"
 
 #include "base/limits.h"
+#include "conn/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +21,11 @@ enum {
 
 /*
  *  CONNECTING --> OPEN --conn_close(flush)--> LINGERING --sent, peer done or time over--> CLOSED
- *       \__________/ \__________conn_close, conn_reset_________________________________/
+ *       \         / ^ \__________conn_close, conn_reset_________________________________/
+ *        \       v  |
+ *         \   SECURING: the TLS handshake; its end is told as the connect's
  */
-enum conn_state { CONN_CONNECTING, CONN_OPEN, CONN_LINGERING, CONN_CLOSED };
+enum conn_state { CONN_CONNECTING, CONN_SECURING, CONN_OPEN, CONN_LINGERING, CONN_CLOSED };
 
 struct conn {
 	uv_tcp_t tcp;
@@ -32,6 +35,7 @@ struct conn {
 	enum conn_state state;
 	unsigned handles; /* not closed yet; the last one frees */
 	bool reading, got_eof, shut, full;
+	struct tls *tls; /* NULL: the socket's bytes are the owner's */
 	struct conn_ops ops;
 	void *arg;
 	uint64_t bytes_in, bytes_out;
@@ -50,9 +54,17 @@ static void on_handle_closed(uv_handle_t *handle)
 		free(conn);
 }
 
+static void close_tls(struct conn *conn)
+{
+	if (conn->tls)
+		tls_close(conn->tls);
+	conn->tls = NULL;
+}
+
 static void close_handles(struct conn *conn)
 {
 	conn->state = CONN_CLOSED;
+	close_tls(conn);
 	if (!uv_is_closing((uv_handle_t *)&conn->tcp))
 		uv_close((uv_handle_t *)&conn->tcp, on_handle_closed);
 	if (!uv_is_closing((uv_handle_t *)&conn->timer))
@@ -67,7 +79,7 @@ static void tell_error(struct conn *conn, int error)
 	}
 	if (conn->state == CONN_CLOSED)
 		return;
-	if (conn->state == CONN_CONNECTING)
+	if (conn->state == CONN_CONNECTING || conn->state == CONN_SECURING)
 		conn->ops.on_connect(conn->arg, error);
 	else
 		conn->ops.on_error(conn->arg, error);
@@ -79,22 +91,35 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 	buf->len = buf->base ? READ_SIZE : 0;
 }
 
+static void stop_reading(struct conn *conn)
+{
+	if (!conn->reading)
+		return;
+	uv_read_stop((uv_stream_t *)&conn->tcp);
+	conn->reading = false;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
 	struct conn *conn = stream->data;
 
-	if (n > 0 && conn->state == CONN_OPEN) {
+	if (n > 0 && conn->tls && conn->state <= CONN_OPEN) {
+		conn->bytes_in += (uint64_t)n;
+		tls_feed(conn->tls, buf->base, (size_t)n);
+	} else if (n > 0 && conn->state == CONN_OPEN) {
 		conn->bytes_in += (uint64_t)n;
 		conn->ops.on_data(conn->arg, (const uint8_t *)buf->base, (size_t)n);
 	} else if (n == UV_EOF) {
 		conn->got_eof = true;
-		conn_pause(conn);
-		if (conn->state == CONN_OPEN)
+		stop_reading(conn);
+		if (conn->tls && conn->state <= CONN_OPEN)
+			tls_feed_end(conn->tls);
+		else if (conn->state == CONN_OPEN)
 			conn->ops.on_eof(conn->arg);
 		else if (conn->state == CONN_LINGERING)
 			close_handles(conn);
 	} else if (n < 0) {
-		conn_pause(conn);
+		stop_reading(conn);
 		tell_error(conn, (int)n);
 	}
 	free(buf->base);
@@ -113,16 +138,18 @@ static void start_reading(struct conn *conn)
 
 void conn_resume(struct conn *conn)
 {
-	if (conn->state == CONN_OPEN)
-		start_reading(conn);
+	if (conn->state != CONN_OPEN)
+		return;
+	if (conn->tls)
+		tls_resume(conn->tls);
+	start_reading(conn);
 }
 
 void conn_pause(struct conn *conn)
 {
-	if (!conn->reading)
-		return;
-	uv_read_stop((uv_stream_t *)&conn->tcp);
-	conn->reading = false;
+	if (conn->tls)
+		tls_pause(conn->tls);
+	stop_reading(conn);
 }
 
 static int conn_new(uv_loop_t *loop, unsigned family, const struct conn_ops *ops, void *arg,
@@ -274,14 +301,12 @@ static int queue_rest(struct conn *conn, const uv_buf_t *bufs, int count, size_t
 	return r;
 }
 
-int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
+static int send_pieces(struct conn *conn, const struct iovec *pieces, int count)
 {
 	uv_buf_t bufs[PIECES_MAX];
 	size_t total = 0;
 	int n = 0;
 
-	if (conn->state != CONN_OPEN || conn->shut)
-		return -EPIPE;
 	if (count > PIECES_MAX)
 		return -EINVAL;
 	for (int i = 0; i < count; i++) {
@@ -308,6 +333,13 @@ int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
 	return r;
 }
 
+int conn_writev(struct conn *conn, const struct iovec *pieces, int count)
+{
+	if (conn->state != CONN_OPEN || conn->shut)
+		return -EPIPE;
+	return conn->tls ? tls_writev(conn->tls, pieces, count) : send_pieces(conn, pieces, count);
+}
+
 int conn_write(struct conn *conn, const void *bytes, size_t len)
 {
 	struct iovec piece = {.iov_base = (void *)bytes, .iov_len = len};
@@ -330,7 +362,8 @@ int conn_duplicate(const struct conn *conn, int *ret_fd)
 	uv_os_fd_t fd;
 	int r;
 
-	if (conn->state != CONN_OPEN || conn->shut || conn->got_eof || conn_queued(conn))
+	if (conn->state != CONN_OPEN || conn->tls || conn->shut || conn->got_eof ||
+	    conn_queued(conn))
 		return -EBUSY;
 	r = uv_fileno((const uv_handle_t *)&conn->tcp, &fd);
 	if (r < 0)
@@ -351,6 +384,8 @@ void conn_shutdown(struct conn *conn)
 {
 	if (conn->shut || (conn->state != CONN_OPEN && conn->state != CONN_LINGERING))
 		return;
+	if (conn->tls)
+		tls_shutdown(conn->tls);
 	conn->shut = true;
 	conn->shutdown.data = conn;
 	uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
@@ -367,6 +402,7 @@ static void linger(struct conn *conn)
 {
 	conn->state = CONN_LINGERING;
 	conn_shutdown(conn);
+	close_tls(conn);
 	start_reading(conn);
 	uv_timer_start(&conn->timer, on_linger_over, LINGER_TIMEOUT, 0);
 	finish_linger(conn);
@@ -376,10 +412,13 @@ void conn_close(struct conn *conn, bool flush)
 {
 	if (conn->state == CONN_CLOSED || conn->state == CONN_LINGERING)
 		return;
-	if (flush && conn->state == CONN_OPEN)
+	if (flush && conn->state == CONN_OPEN) {
 		linger(conn);
-	else
-		close_handles(conn);
+		return;
+	}
+	if (conn->tls && !conn->shut)
+		tls_shutdown(conn->tls);
+	close_handles(conn);
 }
 
 void conn_reset(struct conn *conn)
@@ -389,6 +428,7 @@ void conn_reset(struct conn *conn)
 	if (conn->state == CONN_OPEN && !conn->shut &&
 	    uv_tcp_close_reset(&conn->tcp, on_handle_closed) == 0) {
 		conn->state = CONN_CLOSED;
+		close_tls(conn);
 		uv_close((uv_handle_t *)&conn->timer, on_handle_closed);
 		return;
 	}
@@ -403,6 +443,79 @@ bool conn_is_quiet(const struct conn *conn)
 	return conn->state == CONN_OPEN && !conn->got_eof &&
 	       uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
 	       recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+/* --- with TLS --- */
+
+static int on_tls_send(void *arg, const void *bytes, size_t len)
+{
+	struct iovec piece = {(void *)bytes, len};
+
+	return send_pieces(arg, &piece, 1);
+}
+
+static void on_tls_ready(void *arg)
+{
+	struct conn *conn = arg;
+
+	stop_reading(conn);
+	conn->state = CONN_OPEN;
+	conn->ops.on_connect(conn->arg, 0);
+}
+
+static void on_tls_data(void *arg, const uint8_t *data, size_t len)
+{
+	struct conn *conn = arg;
+
+	conn->ops.on_data(conn->arg, data, len);
+}
+
+static void on_tls_end(void *arg)
+{
+	struct conn *conn = arg;
+
+	conn->got_eof = true;
+	stop_reading(conn);
+	conn->ops.on_eof(conn->arg);
+}
+
+static void on_tls_fail(void *arg, int error)
+{
+	struct conn *conn = arg;
+
+	stop_reading(conn);
+	tell_error(conn, error);
+}
+
+int conn_start_tls(struct conn *conn, struct ssl_st *ssl, unsigned timeout_ms)
+{
+	static const struct tls_ops ops = {
+		.send = on_tls_send,
+		.on_ready = on_tls_ready,
+		.on_data = on_tls_data,
+		.on_end = on_tls_end,
+		.on_fail = on_tls_fail,
+	};
+	int r = tls_new(conn->tcp.loop, ssl, &ops, conn, &conn->tls);
+
+	if (r < 0)
+		return r;
+	conn->state = CONN_SECURING;
+	start_reading(conn);
+	tls_start(conn->tls, timeout_ms);
+	return 0;
+}
+
+bool conn_is_tls(const struct conn *conn)
+{
+	return conn->tls;
+}
+
+const char *conn_failure(const struct conn *conn, int error)
+{
+	const char *words = conn->tls ? tls_failure(conn->tls) : "";
+
+	return *words ? words : strerror(-error);
 }
 
 static struct ip conn_name(const struct conn *conn, uint16_t *ret_port,

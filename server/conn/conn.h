@@ -15,6 +15,7 @@
 #include <uv.h>
 
 struct conn;
+struct ssl_st;
 
 /* All on the loop. A callback may close the connection. */
 struct conn_ops {
@@ -34,6 +35,15 @@ int conn_connect(uv_loop_t *loop, const struct ip *address, uint16_t port, unsig
 		 int (*prepare)(void *prepare_arg, int fd), void *prepare_arg,
 		 const struct conn_ops *ops, void *arg, struct conn **ret_conn)
 	__attribute__((warn_unused_result));
+/* TLS from here on: on an outgoing conn of which nothing was read or written yet. Takes ssl, also
+ * on error. on_connect is called again: 0 once the peer has proven who it is, from when on all
+ * bytes are plain ones for the owner; else as in conn/tls.h. Possibly before the call returns. */
+int conn_start_tls(struct conn *conn, struct ssl_st *ssl, unsigned timeout_ms)
+	__attribute__((warn_unused_result));
+/* Do the socket's bytes differ from the owner's? Then there is nothing to splice. */
+bool conn_is_tls(const struct conn *conn);
+/* The error of on_connect or on_error in words; borrowed, until the conn is closed. */
+const char *conn_failure(const struct conn *conn, int error);
 /* Change the owner, e.g. when a sniffed connection becomes a relay. */
 void conn_set_ops(struct conn *conn, const struct conn_ops *ops, void *arg);
 
@@ -53,7 +63,7 @@ bool conn_is_full(const struct conn *conn);
 size_t conn_queued(const struct conn *conn);
 /* The descriptor once more, for who goes on without the conn; it is then closed as usual, and the
  * stream lives on in the new descriptor, which is the caller's. -EBUSY while it is not an open
- * stream or bytes wait. */
+ * stream, has TLS or bytes wait. */
 int conn_duplicate(const struct conn *conn, int *ret_fd) __attribute__((warn_unused_result));
 /* Send what waits, then FIN; reading goes on. */
 void conn_shutdown(struct conn *conn);

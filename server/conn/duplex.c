@@ -124,6 +124,9 @@ static void consider_splice(struct duplex *duplex)
 {
 	struct duplexes_statistics *s = &duplex->duplexes->statistics;
 
+	/* What comes of a side with TLS is not what its socket has. */
+	if (conn_is_tls(duplex->ends[0].conn) || conn_is_tls(duplex->ends[1].conn))
+		duplex->small = true;
 	if (duplex->small || !is_quiet(&duplex->ends[0]) || !is_quiet(&duplex->ends[1]))
 		return;
 	if (s->pipes + 2 > DUPLEX_PIPES_MAX || to_splice(duplex) < 0) {

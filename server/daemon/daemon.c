@@ -50,6 +50,12 @@ static void on_queue_changed(void *arg, const char *id, enum request_state state
 	daemon_event(daemon, EVENT_REQUEST, id, "%s: %s", request_state_name(state), what);
 }
 
+static void on_exchange_event(void *arg, const char *id, const char *what)
+{
+	log_warning("exchange", "%s", what);
+	daemon_event(arg, EVENT_REQUEST, id, "%s", what);
+}
+
 static bool lists_port(const struct rule_match *match, uint16_t port)
 {
 	for (size_t i = 0; i < match->port_count; i++)
@@ -335,6 +341,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	STEP(exchanges_new(loop, config, daemon->links, daemon->queue, daemon->upstream,
 			   &daemon->exchanges),
 	     "exchanges");
+	exchanges_set_observer(daemon->exchanges, on_exchange_event, daemon);
 	STEP(build_proxy(daemon), "the proxy");
 	STEP(build_relay(daemon), "the relay");
 	STEP(replay_new(loop, config, daemon->queue, daemon->links, daemon->upstream,

@@ -14,6 +14,7 @@
 #include "steer/explain.h"
 #include "steer/inspect.h"
 #include "steer/steer.h"
+#include "upstream/upstream.h"
 
 #include <uv.h>
 
@@ -40,6 +41,7 @@ struct daemon_status {
 	struct resolver_statistics resolver;
 	struct relay_statistics relay;
 	struct proxy_statistics proxy;
+	struct upstream_statistics upstream;
 	uint64_t rss_anon; /* bytes */
 };
 void daemon_status(struct daemon *daemon, struct daemon_status *ret);

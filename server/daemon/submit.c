@@ -18,13 +18,15 @@ struct target {
 	char scheme[8], authority[NAME_TEXT_MAX + 8], host[NAME_TEXT_MAX];
 	const char *path;
 	uint16_t port;
+	const struct rule *rule;
 };
 
 static int read_host(const char *text, size_t len, struct target *target, struct input_error *err)
 {
 	const char *port = memchr(text, ':', len);
 	size_t host_len = port ? (size_t)(port - text) : len;
-	unsigned long number = 80;
+	unsigned long number = target->port;
+	bool is_default;
 
 	if (*text == '[') {
 		const char *bracket = memchr(text, ']', len);
@@ -54,8 +56,9 @@ static int read_host(const char *text, size_t len, struct target *target, struct
 	} else if (host_len != len) {
 		return input_error_set(err, "url", 0, "the host is not valid");
 	}
+	is_default = number == target->port;
 	target->port = (uint16_t)number;
-	if (number == 80)
+	if (is_default)
 		snprintf(target->authority, sizeof(target->authority), "%s", target->host);
 	else
 		snprintf(target->authority, sizeof(target->authority), "%s:%lu", target->host,
@@ -68,10 +71,13 @@ static int read_url(const char *url, struct target *target, struct input_error *
 	const char *host;
 	size_t len;
 
-	if (strncasecmp(url, "http://", 7) != 0)
-		return input_error_set(err, "url", 0, "only http:// URLs can be stored");
-	snprintf(target->scheme, sizeof(target->scheme), "http");
-	host = url + 7;
+	if (strncasecmp(url, "http://", 7) == 0)
+		*target = (struct target){.scheme = "http", .port = 80};
+	else if (strncasecmp(url, "https://", 8) == 0)
+		*target = (struct target){.scheme = "https", .port = 443};
+	else
+		return input_error_set(err, "url", 0, "only http:// and https:// URLs are sent");
+	host = url + strlen(target->scheme) + strlen("://");
 	len = strcspn(host, "/?#");
 	target->path = host[len] == '/' ? host + len : "/";
 	if (host[len] == '?' || strchr(host, '#') || strlen(target->path) > HTTP_TARGET_MAX)
@@ -133,11 +139,20 @@ static void on_put(void *arg, int status)
 	free(submission);
 }
 
-static int put(struct daemon *daemon, const struct daemon_submit *submit,
-	       const struct target *target, const struct http_head *head,
-	       struct submission *submission)
+/* As for an app that speaks http: its rule says how it goes on. */
+static void go_over_tls(struct target *target)
 {
-	int64_t now = exchange_wall_ms();
+	if (target->port == 80)
+		target->port = 443;
+	snprintf(target->scheme, sizeof(target->scheme), "https");
+	if (target->port == 443)
+		memcpy(target->authority, target->host, sizeof(target->host));
+}
+
+/* By the port of the URL; the rule may say that it goes over TLS from here on. */
+static void match_rule(struct daemon *daemon, const struct daemon_submit *submit,
+		       struct target *target)
+{
 	struct rule_facts facts = {
 		.host = target->host,
 		.port = target->port,
@@ -145,7 +160,18 @@ static int put(struct daemon *daemon, const struct daemon_submit *submit,
 		.method = submit->method,
 		.path = target->path,
 	};
-	const struct rule *rule = config_match(daemon->config, &facts);
+
+	target->rule = config_match(daemon->config, &facts);
+	if (target->rule->policy.upstream_tls)
+		go_over_tls(target);
+}
+
+static int put(struct daemon *daemon, const struct daemon_submit *submit,
+	       const struct target *target, const struct http_head *head,
+	       struct submission *submission)
+{
+	int64_t now = exchange_wall_ms();
+	const struct rule *rule = target->rule;
 	struct queue_request request = {
 		.rule = rule->name,
 		.source = submit->source,
@@ -186,8 +212,10 @@ static int check(struct daemon *daemon, const struct daemon_submit *submit, stru
 	if (r == 0 && (!is_token(submit->method) || strlen(submit->method) > 24 ||
 		       strcmp(submit->method, "CONNECT") == 0))
 		r = input_error_set(err, "method", 0, "not a method that can be sent");
-	if (r == 0)
+	if (r == 0) {
+		match_rule(daemon, submit, target);
 		r = read_fields(submit, target, head, err);
+	}
 	if (r == 0 && submit->body_len > daemon->config->queue.max_request) {
 		input_error_set(err, "body", 0, "larger than queue.max_request");
 		r = -E2BIG;

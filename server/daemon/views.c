@@ -55,6 +55,7 @@ void daemon_status(struct daemon *daemon, struct daemon_status *ret)
 	store_statistics(daemon->store, &ret->store);
 	resolver_statistics(daemon->resolver, &ret->resolver);
 	relay_statistics(daemon->relay, &ret->relay);
+	upstream_statistics(daemon->upstream, &ret->upstream);
 	ret->queue_open = ret->store.last_error == 0;
 }
 

@@ -37,6 +37,12 @@ int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, s
 	return 0;
 }
 
+void exchanges_set_observer(struct exchanges *exchanges, exchanges_event_cb event, void *arg)
+{
+	exchanges->event = event;
+	exchanges->event_arg = arg;
+}
+
 static void on_closed(uv_handle_t *handle)
 {
 	struct exchanges *exchanges = handle->data;
@@ -229,6 +235,10 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 	exchange->rule = exchange->config->rule_count
 				 ? match_rule(exchange, target + strcspn(target, "?"))
 				 : &exchange->config->defaults;
+	if (exchange->rule->policy.upstream_tls && exchange_secure(exchange) < 0) {
+		exchange_free(exchange);
+		return -ENOMEM;
+	}
 	buf_init(&exchange->body, exchange->config->queue.max_request);
 	buf_init(&exchange->trailers, 2 * HTTP_TRAILERS_MAX);
 	read_preferences(exchange);
@@ -409,6 +419,8 @@ void exchange_free(struct exchange *exchange)
 	buf_done(&exchange->trailers);
 	config_unref(exchange->config);
 	free(exchange->events);
+	free(exchange->server_name);
+	free(exchange->own_authority);
 	free(exchange);
 }
 

@@ -37,6 +37,10 @@ void exchanges_wake(struct exchanges *exchanges);
 /* A backlog got shorter: so is what waits behind one. */
 void exchanges_backlog_changed(struct exchanges *exchanges);
 
+/* What a person should see though no exchange is stored: TLS that failed. */
+typedef void (*exchanges_event_cb)(void *arg, const char *id, const char *what);
+void exchanges_set_observer(struct exchanges *exchanges, exchanges_event_cb event, void *arg);
+
 /* What the app hears from us rather than from the origin. */
 struct exchange_answer {
 	int status;

@@ -170,7 +170,7 @@ static struct queue_row *held_row(const struct exchange *exchange, bool bodies)
 	row->rule = strdup(exchange->rule->name);
 	row->source = strdup(request->source);
 	row->method = strdup(http_method(request->head));
-	row->scheme = strdup("http");
+	row->scheme = strdup(exchange_scheme(exchange));
 	row->authority = strdup(request->authority);
 	row->target = strdup(http_target(request->head));
 	row->body_bytes = buf_len(&exchange->body);

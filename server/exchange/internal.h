@@ -29,6 +29,8 @@ struct exchanges {
 	struct links *links;
 	struct queue *queue;
 	struct upstream *upstream;
+	exchanges_event_cb event;
+	void *event_arg;
 	struct exchange_list waiting; /* held or waiting: whatever has a deadline; oldest first */
 	struct exchange *by_id;	      /* uthash of the same */
 	struct heap due;	      /* of the same, by what is next for each */
@@ -56,6 +58,8 @@ struct exchange {
 	const struct rule *rule;
 	enum exchange_state state;
 	struct exchange_request request;
+	char *server_name;   /* over TLS: what the origin must prove to be; NULL: plain http */
+	char *own_authority; /* request.authority, where it is not the app's; or NULL */
 	struct exchange_ops ops;
 	void *arg;
 	char id[ID_TEXT_MAX]; /* "" until it is needed */
@@ -119,6 +123,11 @@ void on_turn(uv_prepare_t *prepare);
 /* Over the best link; -ENETUNREACH when there is none. */
 int exchange_send(struct exchange *exchange);
 void exchange_stream(struct exchange *exchange);
+
+/* secure.c */
+/* TLS to the origin: scheme, port and authority are those of https. 0 or -ENOMEM. */
+int exchange_secure(struct exchange *exchange) __attribute__((warn_unused_result));
+const char *exchange_scheme(const struct exchange *exchange);
 
 /* keep.c */
 void exchange_match(struct exchange *exchange);

@@ -15,9 +15,10 @@ static int hash_exchange(struct exchange *exchange)
 
 	if (exchange->hashed)
 		return 0;
-	r = exchange_hash(request->head, request->source, "http", request->authority,
-			  exchange->rule->policy.hash_headers, buf_bytes(&exchange->body),
-			  buf_len(&exchange->body), exchange->hash, exchange->body_hash);
+	r = exchange_hash(request->head, request->source, exchange_scheme(exchange),
+			  request->authority, exchange->rule->policy.hash_headers,
+			  buf_bytes(&exchange->body), buf_len(&exchange->body), exchange->hash,
+			  exchange->body_hash);
 	exchange->hashed = r == 0;
 	return r;
 }
@@ -107,8 +108,8 @@ void exchange_match(struct exchange *exchange)
 	}
 	exchange_enter(exchange, EXCHANGE_MATCHING);
 	ticket = exchange_ticket(exchange);
-	if (ticket && queue_match(queue, request->source, "http", request->authority,
-				  dedupe ? exchange->hash : NULL, key,
+	if (ticket && queue_match(queue, request->source, exchange_scheme(exchange),
+				  request->authority, dedupe ? exchange->hash : NULL, key,
 				  dedupe ? exchange->body_hash : NULL, on_match, ticket) == 0)
 		return;
 	if (ticket)
@@ -126,7 +127,7 @@ int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void 
 		.rule = exchange->rule->name,
 		.source = from->source,
 		.method = http_method(from->head),
-		.scheme = "http",
+		.scheme = exchange_scheme(exchange),
 		.authority = from->authority,
 		.target = http_target(from->head),
 		.body = buf_bytes(&exchange->body),

@@ -119,6 +119,20 @@ static void hold_or_fail(struct exchange *exchange, int status, enum upstream_st
 	exchange_hold(exchange, what);
 }
 
+/* Neither another link nor another time: what hides behind the origin's name may be an attack, and
+ * a person should see it. */
+static void untrusted(struct exchange *exchange, enum upstream_stage stage, const char *what)
+{
+	struct exchanges *exchanges = exchange->exchanges;
+	char text[320];
+
+	snprintf(text, sizeof(text), "%s %s://%s: %s", http_method(exchange->request.head),
+		 exchange_scheme(exchange), exchange->request.authority, what);
+	if (exchanges->event)
+		exchanges->event(exchanges->event_arg, exchange_id(exchange), text);
+	bad_gateway(exchange, stage, what);
+}
+
 static void on_fail(void *arg, int status, enum upstream_stage stage, const char *what)
 {
 	struct exchange *exchange = arg;
@@ -133,6 +147,10 @@ static void on_fail(void *arg, int status, enum upstream_stage stage, const char
 		return;
 	}
 	exchange_note(exchange, "%s", what);
+	if (status == -EKEYREJECTED) {
+		untrusted(exchange, stage, what);
+		return;
+	}
 	if (!may_send_again(exchange, stage)) {
 		bad_gateway(exchange, stage, what);
 		return;
@@ -159,6 +177,8 @@ static int send_over(struct exchange *exchange, struct link *link)
 		.host = request->name,
 		.address = request->name ? NULL : &request->destination,
 		.port = request->port,
+		.server_name = exchange->server_name,
+		.policy = &exchange->rule->policy,
 	};
 
 	return upstream_send(exchange->exchanges->upstream, link, &target, request->head,

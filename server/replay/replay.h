@@ -7,7 +7,8 @@
  *
  * An answer is any response but 408, 425, 429, 502, 503, 504 and 511: those are tried again
  * with backoff, jitter and Retry-After. A plain-HTTP answer counts only when
- * link_is_proven(): never replay into a captive portal.
+ * link_is_proven(): never replay into a captive portal. Over TLS the origin has proven itself; one
+ * that does not counts as an attempt, and no byte of the request leaves.
  */
 #pragma once
 

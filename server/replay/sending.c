@@ -16,6 +16,7 @@ struct sending {
 	struct sending_parts parts;
 	struct queue_row *row;
 	struct link *link; /* NULL: none was allowed */
+	bool secure;	   /* TLS: a response is the origin's, whatever the link is like */
 	struct upstream_request *request;
 	struct http_head head;
 	bool has_response;
@@ -270,7 +271,7 @@ static void conclude(struct sending *s)
 		return;
 	}
 	/* A captive portal answers too: only while the link's own evidence stands. */
-	if (!link_is_proven(s->link)) {
+	if (!s->secure && !link_is_proven(s->link)) {
 		put_back(s, "the link was not proven when the answer came", REPLAY_PROOF_WAIT);
 		return;
 	}
@@ -322,6 +323,9 @@ static void on_fail(void *arg, int status, enum upstream_stage stage, const char
 		counts = status != -ENETDOWN && link_state(s->link) == LINK_ONLINE &&
 			 link_is_proven(s->link);
 	}
+	/* TLS that failed is said each time, and does not go on for ever. */
+	if (status == -EKEYREJECTED)
+		counts = true;
 	try_again(s, counts,
 		  counts ? jittered(replay_backoff(s->row->attempts)) : REPLAY_UNSENT_WAIT,
 		  what && *what ? what : strerror(-status));
@@ -471,18 +475,14 @@ static int start_request(struct sending *s, const struct upstream_target *target
 	return r;
 }
 
-static void send_row(struct sending *s)
+static void send_row(struct sending *s, const struct rule_policy *policy)
 {
-	struct upstream_target target = {.port = 80};
+	struct upstream_target target = {.port = s->secure ? 443 : 80, .policy = policy};
 	const struct queue_row *row = s->row;
 	char host[NAME_TEXT_MAX + 1];
 	struct ip ip;
 	int r;
 
-	if (strcmp(row->scheme, "http") != 0) {
-		fail(s, "only http origins can be replayed to");
-		return;
-	}
 	r = split_authority(row->authority, host, sizeof(host), &target.port);
 	if (r == 0)
 		r = build_head(s);
@@ -491,6 +491,7 @@ static void send_row(struct sending *s)
 		return;
 	}
 	target.host = host;
+	target.server_name = s->secure ? host : NULL;
 	if (ip_parse(host, &ip) == 0)
 		target.address = &ip;
 	r = start_request(s, &target);
@@ -498,16 +499,21 @@ static void send_row(struct sending *s)
 		try_again(s, false, REPLAY_UNSENT_WAIT, strerror(-r));
 }
 
-/* The best link that the rule allows and that proves data. */
-static struct link *choose(struct sending *s, bool *ret_unproven)
+static const struct rule_policy *policy_of(const struct sending *s)
 {
 	const struct rule *rule = config_rule_by_name(s->parts.config, s->row->rule);
-	const struct rule_policy *policy = rule ? &rule->policy : &s->parts.config->defaults.policy;
+
+	return rule ? &rule->policy : &s->parts.config->defaults.policy;
+}
+
+/* The best link that the rule allows and that proves data; TLS is a proof of its own. */
+static struct link *choose(struct sending *s, const struct rule_policy *policy, bool *ret_unproven)
+{
 	struct link *link;
 	uint32_t tried = 0;
 
 	while ((link = links_choose(s->parts.links, policy, tried))) {
-		if (link_is_proven(link))
+		if (s->secure || link_is_proven(link))
 			return link;
 		*ret_unproven = true;
 		tried |= link_bit(link);
@@ -519,6 +525,7 @@ int sending_start(const struct sending_parts *parts, struct queue_row *row,
 		  struct sending **ret_sending)
 {
 	struct sending *s = calloc(1, sizeof(*s));
+	const struct rule_policy *policy;
 	bool unproven = false;
 
 	if (!s) {
@@ -531,10 +538,12 @@ int sending_start(const struct sending_parts *parts, struct queue_row *row,
 	buf_init(&s->response_head, 2 * HTTP_HEAD_MAX);
 	s->max_response = parts->config->queue.max_request;
 	*ret_sending = s;
-	s->link = choose(s, &unproven);
+	s->secure = strcmp(row->scheme, "https") == 0;
+	policy = policy_of(s);
 	s->parts.config = NULL;
+	s->link = choose(s, policy, &unproven);
 	if (s->link)
-		send_row(s);
+		send_row(s, policy);
 	else
 		put_back(s, "no link is there for it",
 			 unproven ? REPLAY_PROOF_WAIT : REPLAY_LINK_WAIT);

@@ -1,4 +1,5 @@
-/* A stream to a target over one link: resolve, then connect to one address after the other. */
+/* A stream to a target over one link: resolve, then connect to one address after the other. With
+ * TLS the handshake follows; an origin that fails it in earnest ends the dial. */
 #include "upstream/internal.h"
 
 #include "base/log.h"
@@ -6,6 +7,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,9 @@ struct upstream_dial {
 	size_t address_count, next;
 	char target[TARGET_TEXT_MAX];
 	uint16_t port;
+	struct identity *identity; /* NULL: plain */
+	struct trust_wait trust;
+	SSL *ssl; /* borrowed of conn, while it shakes hands */
 	upstream_stream_cb cb;
 	void *arg;
 };
@@ -33,6 +38,8 @@ static void dial_free(struct upstream_dial *dial)
 		resolver_cancel(dial->query);
 	if (dial->conn)
 		conn_close(dial->conn, false);
+	trust_wait_cancel(&dial->trust);
+	identity_unref(dial->identity);
 	free(dial);
 }
 
@@ -70,25 +77,72 @@ static int prepare_socket(void *arg, int fd)
 	return link_own_socket(dial->link, fd);
 }
 
-static void try_next_address(struct upstream_dial *dial, int status);
+static void try_next_address(struct upstream_dial *dial, int status, const char *why);
 
-static void on_connect(void *arg, int status)
+static void dial_done(struct upstream_dial *dial)
 {
-	struct upstream_dial *dial = arg;
-	struct conn *conn = dial->conn;
-
-	if (status < 0) {
-		conn_close(conn, false);
-		dial->conn = NULL;
-		try_next_address(dial, status);
-		return;
-	}
 	upstream_stream_cb cb = dial->cb;
+	struct conn *conn = dial->conn;
 	void *cb_arg = dial->arg;
 
 	dial->conn = NULL;
 	dial_free(dial);
 	cb(cb_arg, 0, conn, "connected");
+}
+
+/* Neither another address nor another link: that could hide an attack. */
+static void reject(struct upstream_dial *dial, const char *why)
+{
+	char what[TARGET_TEXT_MAX + 320];
+
+	snprintf(what, sizeof(what), "TLS: %s (%s over %s)", why, dial->identity->server_name,
+		 link_name(dial->link));
+	dial->upstream->statistics.rejected++;
+	dial_fail(dial, -EKEYREJECTED, what);
+}
+
+static void on_trust(void *arg, const char *failure)
+{
+	struct upstream_dial *dial = arg;
+	int r;
+
+	if (failure) {
+		reject(dial, failure);
+		return;
+	}
+	r = trust_ssl(dial->identity->trust, dial->identity->server_name, dial->port, &dial->ssl);
+	if (r == -EINVAL)
+		reject(dial, "no certificate can prove this name");
+	else if (r == 0)
+		r = conn_start_tls(dial->conn, dial->ssl, UPSTREAM_TLS_TIMEOUT);
+	if (r < 0 && r != -EINVAL)
+		dial_fail(dial, r, strerror(-r));
+}
+
+static void on_connect(void *arg, int status)
+{
+	struct upstream_dial *dial = arg;
+	char why[192];
+
+	if (status < 0) {
+		snprintf(why, sizeof(why), "%s", conn_failure(dial->conn, status));
+		conn_close(dial->conn, false);
+		dial->conn = NULL;
+		dial->ssl = NULL;
+		if (status == -EKEYREJECTED)
+			reject(dial, why);
+		else
+			try_next_address(dial, status, why);
+	} else if (dial->identity && !dial->ssl) {
+		trust_wait(dial->identity->trust, &dial->trust, on_trust, dial);
+	} else {
+		if (dial->ssl) {
+			dial->upstream->statistics.handshakes++;
+			dial->upstream->statistics.resumed +=
+				(unsigned)SSL_session_reused(dial->ssl);
+		}
+		dial_done(dial);
+	}
 }
 
 static int connect_address(struct upstream_dial *dial, const struct ip *address)
@@ -100,19 +154,20 @@ static int connect_address(struct upstream_dial *dial, const struct ip *address)
 			    prepare_socket, dial, &ops, dial, &dial->conn);
 }
 
-static void try_next_address(struct upstream_dial *dial, int status)
+static void try_next_address(struct upstream_dial *dial, int status, const char *why)
 {
-	char text[IP_TEXT_MAX] = "?", what[160];
+	char text[IP_TEXT_MAX] = "?", what[320];
 
 	while (dial->next < dial->address_count) {
 		status = connect_address(dial, &dial->addresses[dial->next++]);
 		if (status == 0)
 			return;
+		why = strerror(-status);
 	}
 	if (dial->next)
 		ip_format(&dial->addresses[dial->next - 1], text);
 	snprintf(what, sizeof(what), "connect to %s port %u over %s: %s", text, dial->port,
-		 link_name(dial->link), strerror(-status));
+		 link_name(dial->link), why);
 	dial_fail(dial, status, what);
 }
 
@@ -133,7 +188,7 @@ static void on_resolved(void *arg, int status, const struct ip *addresses, size_
 	}
 	dial->address_count = count < ADDRESSES_MAX ? count : ADDRESSES_MAX;
 	memcpy(dial->addresses, addresses, dial->address_count * sizeof(*addresses));
-	try_next_address(dial, -ENOENT);
+	try_next_address(dial, -ENOENT, "no address");
 }
 
 void target_text(const struct upstream_target *target, char *buffer)
@@ -157,9 +212,9 @@ void target_text(const struct upstream_target *target, char *buffer)
 	*buffer = '\0';
 }
 
-int upstream_connect(struct upstream *upstream, struct link *link,
-		     const struct upstream_target *target, upstream_stream_cb cb, void *arg,
-		     struct upstream_dial **ret_dial)
+int dial_start(struct upstream *upstream, struct link *link, const struct upstream_target *target,
+	       struct identity *identity, upstream_stream_cb cb, void *arg,
+	       struct upstream_dial **ret_dial)
 {
 	struct upstream_dial *dial = calloc(1, sizeof(*dial));
 	int r;
@@ -169,6 +224,7 @@ int upstream_connect(struct upstream *upstream, struct link *link,
 	dial->upstream = upstream;
 	dial->link = link;
 	dial->port = target->port;
+	dial->identity = identity_ref(identity);
 	dial->cb = cb;
 	dial->arg = arg;
 	target_text(target, dial->target);
@@ -189,6 +245,19 @@ int upstream_connect(struct upstream *upstream, struct link *link,
 	}
 	*ret_dial = dial;
 	return 0;
+}
+
+int upstream_connect(struct upstream *upstream, struct link *link,
+		     const struct upstream_target *target, upstream_stream_cb cb, void *arg,
+		     struct upstream_dial **ret_dial)
+{
+	struct identity *identity;
+	int r = identity_new(upstream, target, &identity);
+
+	if (r == 0)
+		r = dial_start(upstream, link, target, identity, cb, arg, ret_dial);
+	identity_unref(identity);
+	return r;
 }
 
 void upstream_dial_cancel(struct upstream_dial *dial)

@@ -1,6 +1,7 @@
 /* What the files of upstream share; for nobody else. */
 #pragma once
 
+#include "upstream/trust.h"
 #include "upstream/upstream.h"
 
 #include <sys/queue.h>
@@ -13,8 +14,16 @@ TAILQ_HEAD(dial_list, upstream_dial);
 TAILQ_HEAD(request_list, upstream_request);
 TAILQ_HEAD(lane_list, lane);
 
+/* Over TLS: what the origin must prove to be, and whom we trust in that and come as. Shared. */
+struct identity {
+	unsigned refs;
+	struct trust *trust;
+	char server_name[];
+};
+
 struct upstream {
 	uv_loop_t *loop;
+	struct trusts *trusts;
 	struct resolver *resolver;
 	struct dial_list dials;
 	struct request_list requests;
@@ -27,7 +36,7 @@ struct upstream {
 
 /*
  * One HTTP/1.1 connection to an origin: carries one request at a time, is idle in the pool
- * between two. Only lanes of the same link, target and port are used again.
+ * between two. Only lanes of the same link, target, port and identity are used again.
  */
 struct lane {
 	TAILQ_ENTRY(lane) entry, pool_entry; /* in upstream->idle and pool, while it is */
@@ -35,6 +44,7 @@ struct lane {
 	struct conn *conn;
 	struct link *link;
 	char target[TARGET_TEXT_MAX]; /* see target_text */
+	struct identity *identity;    /* NULL: plain */
 	struct http_parser *parser;
 	struct upstream_request *request; /* NULL: idle */
 	uint64_t idle_since;
@@ -48,9 +58,10 @@ struct lane {
 void pool_init(struct upstream *upstream);
 /* fresh: only one that the origin used a moment ago and has not closed, as far as is known here. */
 struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target,
-		       bool fresh);
-int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
-	     struct lane **ret_lane) __attribute__((warn_unused_result));
+		       const struct identity *identity, bool fresh);
+int lane_new(struct upstream *upstream, struct link *link, const char *target,
+	     struct identity *identity, struct conn *conn, struct lane **ret_lane)
+	__attribute__((warn_unused_result));
 void lane_release(struct lane *lane); /* back to the pool, or closed when it cannot be used again */
 void lane_close(struct lane *lane);
 /* The conn becomes the caller's; the lane is gone, at once or when its parser returns. */
@@ -75,3 +86,15 @@ struct upstream_request *requests_first_of(struct upstream *upstream, struct lin
 /* dial.c */
 void dials_fail_link(struct upstream *upstream, struct link *link); /* NULL: all, silently */
 void target_text(const struct upstream_target *target, char *buffer);
+/* As upstream_connect, with the identity in place of the target's name and policy. */
+int dial_start(struct upstream *upstream, struct link *link, const struct upstream_target *target,
+	       struct identity *identity, upstream_stream_cb cb, void *arg,
+	       struct upstream_dial **ret_dial) __attribute__((warn_unused_result));
+
+/* identity.c */
+/* *ret: NULL for a target without TLS. 0 or -ENOMEM. */
+int identity_new(struct upstream *upstream, const struct upstream_target *target,
+		 struct identity **ret_identity) __attribute__((warn_unused_result));
+struct identity *identity_ref(struct identity *identity); /* NULL is fine here and below */
+void identity_unref(struct identity *identity);
+bool identity_equal(const struct identity *a, const struct identity *b);

@@ -58,6 +58,7 @@ void lane_count(struct lane *lane)
 static void lane_free(struct lane *lane)
 {
 	http_parser_free(lane->parser);
+	identity_unref(lane->identity);
 	free(lane);
 }
 
@@ -116,13 +117,14 @@ static bool is_fresh(const struct lane *lane)
 	       conn_is_quiet(lane->conn);
 }
 
-struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target, bool fresh)
+struct lane *pool_take(struct upstream *upstream, struct link *link, const char *target,
+		       const struct identity *identity, bool fresh)
 {
 	struct lane *lane;
 
 	TAILQ_FOREACH (lane, bucket_of(upstream, target), pool_entry) {
 		if (lane->link != link || strcmp(lane->target, target) != 0 ||
-		    (fresh && !is_fresh(lane)))
+		    !identity_equal(lane->identity, identity) || (fresh && !is_fresh(lane)))
 			continue;
 		pool_remove(lane);
 		upstream->statistics.reused++;
@@ -255,11 +257,13 @@ static void on_drain(void *arg)
 
 static void on_error(void *arg, int error)
 {
-	lane_failed(arg, error, strerror(-error));
+	struct lane *lane = arg;
+
+	lane_failed(lane, error, conn_failure(lane->conn, error));
 }
 
-int lane_new(struct upstream *upstream, struct link *link, const char *target, struct conn *conn,
-	     struct lane **ret_lane)
+int lane_new(struct upstream *upstream, struct link *link, const char *target,
+	     struct identity *identity, struct conn *conn, struct lane **ret_lane)
 {
 	static const struct http_parser_ops parser_ops = {.on_head = on_head,
 							  .on_body = on_body,
@@ -280,6 +284,7 @@ int lane_new(struct upstream *upstream, struct link *link, const char *target, s
 	lane->upstream = upstream;
 	lane->link = link;
 	lane->conn = conn;
+	lane->identity = identity_ref(identity);
 	memcpy(lane->target, target, strnlen(target, sizeof(lane->target) - 1));
 	conn_set_ops(conn, &ops, lane);
 	*ret_lane = lane;

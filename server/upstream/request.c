@@ -24,6 +24,7 @@ struct upstream_request {
 	struct lane *lane;	    /* once there is one */
 	struct upstream_dial *dial; /* until then */
 	char target[TARGET_TEXT_MAX];
+	struct identity *identity; /* NULL: plain */
 	bool by_address;
 	struct ip address;
 	uint16_t port;
@@ -41,6 +42,7 @@ static void request_free(struct upstream_request *request)
 	TAILQ_REMOVE(&request->upstream->requests, request, entry);
 	request->upstream->statistics.active--;
 	buf_done(&request->head);
+	identity_unref(request->identity);
 	free(request);
 }
 
@@ -67,7 +69,7 @@ void request_fail(struct upstream_request *request, int status, const char *what
 	enum upstream_stage stage = request_stage(request);
 	struct upstream_ops ops = request->ops;
 	void *arg = request->arg;
-	char text[192];
+	char text[256];
 
 	/* what may live in the lane's parser */
 	snprintf(text, sizeof(text), "%s", what);
@@ -107,7 +109,8 @@ static void on_dialed(void *arg, int status, struct conn *conn, const char *what
 		request_fail(request, status, what);
 		return;
 	}
-	status = lane_new(request->upstream, request->link, request->target, conn, &lane);
+	status = lane_new(request->upstream, request->link, request->target, request->identity,
+			  conn, &lane);
 	if (status < 0) {
 		conn_close(conn, false);
 		request_fail(request, status, strerror(-status));
@@ -129,8 +132,8 @@ static int request_dial(struct upstream_request *request, const char *host)
 		.port = request->port,
 	};
 
-	return upstream_connect(request->upstream, request->link, &target, on_dialed, request,
-				&request->dial);
+	return dial_start(request->upstream, request->link, &target, request->identity, on_dialed,
+			  request, &request->dial);
 }
 
 static int request_redial(struct upstream_request *request)
@@ -150,7 +153,11 @@ void request_lane_failed(struct upstream_request *request, int status, const cha
 {
 	int r;
 
-	if (!request->lane->reused || request->responding || !request->repeatable) {
+	/* What TLS says against a peer is not to be tried away. */
+	if (status == -EKEYREJECTED)
+		request->upstream->statistics.rejected++;
+	if (!request->lane->reused || request->responding || !request->repeatable ||
+	    status == -EKEYREJECTED) {
 		request_fail(request, status, what);
 		return;
 	}
@@ -193,7 +200,7 @@ static int request_start(struct upstream_request *request, const char *host)
 	if (request->stream)
 		return request_dial(request, host);
 	while ((lane = pool_take(request->upstream, request->link, request->target,
-				 !request->repeatable))) {
+				 request->identity, !request->repeatable))) {
 		attach_lane(request, lane);
 		if (write_request(request) == 0)
 			return 0;
@@ -234,7 +241,9 @@ int upstream_send(struct upstream *upstream, struct link *link,
 	TAILQ_INSERT_TAIL(&upstream->requests, request, entry);
 	upstream->statistics.active++;
 	upstream->statistics.requests++;
-	r = write_head(request, head, request_target, extra);
+	r = identity_new(upstream, target, &request->identity);
+	if (r == 0)
+		r = write_head(request, head, request_target, extra);
 	if (r == 0)
 		r = request_start(request, target->host);
 	if (r < 0) {

@@ -14,9 +14,15 @@ static void on_sweep(uv_timer_t *timer)
 int upstream_new(uv_loop_t *loop, struct resolver *resolver, struct upstream **ret_upstream)
 {
 	struct upstream *upstream = calloc(1, sizeof(*upstream));
+	int r;
 
 	if (!upstream)
 		return -ENOMEM;
+	r = trusts_new(loop, &upstream->trusts);
+	if (r < 0) {
+		free(upstream);
+		return r;
+	}
 	upstream->loop = loop;
 	upstream->resolver = resolver;
 	TAILQ_INIT(&upstream->dials);
@@ -45,6 +51,7 @@ void upstream_close(struct upstream *upstream)
 		upstream_cancel(request);
 	dials_fail_link(upstream, NULL);
 	pool_close_link(upstream, NULL);
+	trusts_close(upstream->trusts);
 	uv_close((uv_handle_t *)&upstream->sweep, on_closed);
 }
 

@@ -48,7 +48,8 @@ struct upstream_ops {
 	/* The response is complete; the request object is gone after this call. */
 	void (*on_end)(void *arg);
 	/* It failed; gone after this call. status: -ECONNREFUSED, -ETIMEDOUT, -ENOENT (name),
-	 * -ECONNRESET, -EPROTO, -ENETDOWN ... */
+	 * -ECONNRESET, -EPROTO, -ENETDOWN ... -EKEYREJECTED: by TLS the origin is not who it should
+	 * be, or refuses us; another try by another way could hide an attack. */
 	void (*on_fail)(void *arg, int status, enum upstream_stage stage, const char *what);
 	/* More of a streamed body may be written: once when the connection stands, then after
 	 * upstream_is_full. NULL when the body was given whole. */
@@ -98,6 +99,7 @@ void upstream_dial_cancel(struct upstream_dial *dial);
 
 struct upstream_statistics {
 	uint64_t requests, connects, reused, failed;
+	uint64_t handshakes, resumed, rejected; /* TLS: done; of them short ones; -EKEYREJECTED */
 	size_t active, idle;
 };
 void upstream_statistics(const struct upstream *upstream, struct upstream_statistics *ret);

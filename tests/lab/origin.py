@@ -87,6 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "body": base64.b64encode(body).decode(),
                 "client": self.client_address[0].removeprefix("::ffff:"),
                 "server": self.connection.getsockname()[0],
+                **self.more(),
             }
         )
         parts = self.path.split("?")[0].strip("/").split("/")
@@ -95,6 +96,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             action(body, *parts[1:])
         else:
             self.about(body)
+
+    def more(self):
+        """What else is remembered of a request."""
+        return {}
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = serve
 

@@ -59,6 +59,7 @@ START_TEST(an_empty_object_gives_the_defaults)
 	ck_assert_uint_eq(p->attempts, 20);
 	ck_assert_uint_eq(p->importance, 5);
 	ck_assert(p->order && p->dedupe && p->metered && !p->upstream_tls);
+	ck_assert(!p->upstream_ca && !p->client_certificate && !p->client_key);
 	ck_assert_str_eq(p->hash_headers[0], "Authorization");
 	ck_assert_str_eq(p->hash_headers[3], "Accept");
 	ck_assert_ptr_null(p->hash_headers[4]);
@@ -218,7 +219,14 @@ static const struct {
 	{"{\"defaults\":{\"attempts\":99999999999999999999}}", "defaults.attempts", "whole"},
 	{"{\"defaults\":{\"order\":\"yes\"}}", "defaults.order", "true or false"},
 	{"{\"defaults\":{\"name\":\"x\"}}", "defaults.name", "no such key"},
-	{"{\"defaults\":{\"upstream_tls\":true}}", "defaults.upstream_tls", "not available yet"},
+	{"{\"defaults\":{\"upstream_tls\":1}}", "defaults.upstream_tls", "true or false"},
+	{"{\"defaults\":{\"upstream_ca\":\"ca.pem\"}}", "defaults.upstream_ca", "absolute path"},
+	{"{\"defaults\":{\"client_key\":\"/k\"}}", "defaults.client_key", "client_certificate too"},
+	{"{\"rules\":[{\"name\":\"a\",\"client_certificate\":\"/c\"}]}",
+	 "rules[0].client_certificate", "client_key too"},
+	{"{\"defaults\":{\"client_key\":\"/k\",\"client_certificate\":\"/c\"},"
+	 "\"rules\":[{\"name\":\"a\",\"client_certificate\":null}]}",
+	 "rules[0].client_key", "client_certificate too"},
 	{"{\"defaults\":{\"action\":\"forward\"}}", "defaults.action", "not available yet"},
 	{"{\"defaults\":{\"tls\":\"intercept\"}}", "defaults.tls", "\"pass\""},
 	{"{\"defaults\":{\"store\":\"some\"}}", "defaults.store", "\"unsafe\", \"all\", \"none\""},
