@@ -197,6 +197,8 @@ void call_error(struct call *call, int error, const struct input_error *err, con
 	} table[] = {
 		{ENOENT, 404, "there is no such thing"},
 		{EBUSY, 409, "it is being sent at this moment"},
+		{EALREADY, 409, "it has its answer already"},
+		{ENODATA, 409, "it was given up when the queue was full, and its body is gone"},
 		{EDQUOT, 503, "the queue is full"},
 		{ENOSPC, 507, "the disk is full"},
 		{E2BIG, 413, "the body is larger than queue.max_request"},

@@ -102,6 +102,7 @@ static struct json_object *view_queue(const struct daemon_status *status)
 	add_count(object, "owing", queue->owing);
 	add_count(object, "bytes", queue->bytes);
 	add_count(object, "max_bytes", queue->max_bytes);
+	add_count(object, "max_count", queue->max_count);
 	return object;
 }
 
@@ -147,6 +148,7 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	add_count(object, "bad", status->bad_requests);
 	add_count(object, "stored_total", status->queue.put);
 	add_count(object, "refused_full", status->queue.refused_full);
+	add_count(object, "evicted", status->queue.evicted);
 	add_count(object, "answered", status->queue.answered);
 	add_count(object, "matched", status->queue.matched);
 	add_count(object, "paid", status->queue.paid);

@@ -147,6 +147,10 @@
 /* queue */
 #define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */
 #define QUEUE_DISK_SPARE   (8 << 20) /* left free by new rows, for results and the log */
+#define QUEUE_EVICT_MAX	   4096	     /* rows that go to make room for one */
+#define QUEUE_EVICTED_MAX  1000	     /* of them are kept for a person to see */
+#define QUEUE_PROMOTE_MAX  256	     /* rows whose time has come, brought back in one lease */
+#define QUEUE_LIST_SCAN	   5000	     /* rows looked at in one job of a listing */
 #define QUEUE_WATCHES_MAX  16384
 #define QUEUE_EVENTS_MAX   64  /* of one exchange */
 #define QUEUE_SWEEP_BATCH  256 /* rows changed in one job of a sweep */

@@ -129,6 +129,7 @@ struct config {
 	} dns;
 	struct {
 		uint64_t max_bytes, max_request; /* bytes */
+		uint32_t max_count;		 /* rows that wait */
 		uint64_t keep_response;		 /* ms */
 	} queue;
 	struct {

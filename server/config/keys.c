@@ -257,7 +257,11 @@ static const struct key_group dns_group = GROUP(dns_keys);
 
 static const struct key queue_keys[] = {
 	{"max_bytes", KEY_SIZE, FIELD(struct config, queue.max_bytes), .min = 64 * KIBI,
-	 .max = 1 * TEBI, .fallback = "\"256M\"", .doc = "Most that is stored in all."},
+	 .max = 1 * TEBI, .fallback = "\"256M\"",
+	 .doc = "Most that is stored in all. What is given up when it is full: operations.md."},
+	{"max_count", KEY_INTEGER, FIELD(struct config, queue.max_count), .min = 1, .max = 10000000,
+	 .fallback = "200000",
+	 .doc = "Most exchanges that wait to be sent; as many finished ones are kept beside them."},
 	{"max_request", KEY_SIZE, FIELD(struct config, queue.max_request), .min = 1 * KIBI,
 	 .max = 1024 * MEBI, .fallback = "\"16M\"",
 	 .doc = "Largest body that is held or stored; at most `max_bytes`."},

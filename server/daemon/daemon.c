@@ -228,6 +228,7 @@ static int build_queue(struct daemon *daemon)
 {
 	struct queue_limits limits = {
 		.max_bytes = daemon->config->queue.max_bytes,
+		.max_count = daemon->config->queue.max_count,
 		.keep_response = daemon->config->queue.keep_response,
 	};
 	int r = queue_new(daemon->loop, daemon->store, &limits, &daemon->queue);

@@ -169,7 +169,8 @@ static void refuse_storage(struct exchange *exchange, int status)
 	if (status == -EDQUOT)
 		exchange_answer(
 			exchange, 503, "Queue full",
-			"The queue holds queue.max_bytes already; the request was not stored.",
+			"The queue is full (queue.max_bytes or queue.max_count) of what is as "
+			"important; the request was not stored.",
 			NULL);
 	else if (status == -EAGAIN)
 		exchange_answer(exchange, 503, "Queue busy",

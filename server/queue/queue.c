@@ -13,7 +13,10 @@
  * more than one piece is in request_pieces, `at` being where the piece begins, and the column
  * `body` is empty then (but in rows of version 1, which knew no pieces).
  * `blocked`: an older ordered row of the same lane (source, scheme, authority) waits. So only
- * the heads of lanes are in the index that a lease looks through. */
+ * the heads of lanes are in the index that a lease looks through. next_attempt is 0 for what is
+ * due: what is put off is in an index of its own and brought back when its time has come.
+ * The triggers keep the totals in the transaction that changes them, whoever changes a row. An
+ * index that is empty for a new row costs a store nothing. */
 static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS requests ("
 	" seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
@@ -38,18 +41,49 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS request_events ("
 	" seq INTEGER NOT NULL REFERENCES requests ON DELETE CASCADE, n INTEGER NOT NULL,"
 	" at INTEGER NOT NULL, what TEXT NOT NULL, PRIMARY KEY (seq, n)) WITHOUT ROWID;"
-	"CREATE INDEX IF NOT EXISTS requests_head ON requests (importance DESC, seq)"
-	" WHERE state = 1 AND blocked = 0;"
+	"DROP INDEX IF EXISTS requests_head; DROP INDEX IF EXISTS requests_sending;"
+	"CREATE INDEX IF NOT EXISTS requests_ready ON requests (importance DESC, seq)"
+	" WHERE state = 1 AND blocked = 0 AND next_attempt = 0;"
+	"CREATE INDEX IF NOT EXISTS requests_delayed ON requests (next_attempt)"
+	" WHERE state = 1 AND blocked = 0 AND next_attempt > 0;"
+	"CREATE INDEX IF NOT EXISTS requests_importance ON requests (importance, seq)"
+	" WHERE state = 1;"
 	"CREATE INDEX IF NOT EXISTS requests_expires ON requests (expires) WHERE state = 1;"
 	"CREATE INDEX IF NOT EXISTS requests_lane ON requests (source, scheme, authority, seq)"
 	" WHERE ordered = 1 AND state IN (1, 2);"
-	"CREATE INDEX IF NOT EXISTS requests_sending ON requests (source, scheme, authority)"
-	" WHERE ordered = 1 AND state = 2;"
+	"CREATE INDEX IF NOT EXISTS requests_leased ON requests (source, scheme, authority)"
+	" WHERE state = 2;"
 	"CREATE INDEX IF NOT EXISTS requests_debt ON requests (source, hash) WHERE owes = 1;"
 	"CREATE INDEX IF NOT EXISTS requests_key ON requests (source, idempotency_key)"
 	" WHERE owes = 1 AND idempotency_key IS NOT NULL;"
 	"CREATE INDEX IF NOT EXISTS requests_finished ON requests (finished)"
-	" WHERE finished IS NOT NULL;";
+	" WHERE finished IS NOT NULL;"
+	"CREATE INDEX IF NOT EXISTS requests_over ON requests (state, id)"
+	" WHERE finished IS NOT NULL;"
+	"CREATE INDEX IF NOT EXISTS requests_droppable ON requests (owes, finished)"
+	" WHERE finished IS NOT NULL AND bytes > 0;"
+	"CREATE INDEX IF NOT EXISTS requests_evicted ON requests (finished)"
+	" WHERE finished IS NOT NULL AND bytes = 0;"
+	"CREATE TABLE IF NOT EXISTS request_totals (state INTEGER PRIMARY KEY,"
+	" rows INTEGER NOT NULL, owing INTEGER NOT NULL, bytes INTEGER NOT NULL);"
+	"WITH s (value) AS (VALUES (1), (2), (3), (4), (5))"
+	" INSERT INTO request_totals SELECT s.value, coalesce(sum(r.state = s.value), 0),"
+	" coalesce(sum(r.owes * (r.state = s.value)), 0),"
+	" coalesce(sum(r.bytes * (r.state = s.value)), 0)"
+	" FROM s LEFT JOIN requests r"
+	" WHERE NOT EXISTS (SELECT 1 FROM request_totals) GROUP BY s.value;"
+	"CREATE TRIGGER IF NOT EXISTS requests_added AFTER INSERT ON requests BEGIN"
+	" UPDATE request_totals SET rows = rows + 1, owing = owing + NEW.owes,"
+	" bytes = bytes + NEW.bytes WHERE state = NEW.state; END;"
+	"CREATE TRIGGER IF NOT EXISTS requests_removed AFTER DELETE ON requests BEGIN"
+	" UPDATE request_totals SET rows = rows - 1, owing = owing - OLD.owes,"
+	" bytes = bytes - OLD.bytes WHERE state = OLD.state; END;"
+	"CREATE TRIGGER IF NOT EXISTS requests_changed AFTER UPDATE OF state, owes, bytes ON "
+	"requests"
+	" BEGIN UPDATE request_totals SET rows = rows - 1, owing = owing - OLD.owes,"
+	" bytes = bytes - OLD.bytes WHERE state = OLD.state;"
+	" UPDATE request_totals SET rows = rows + 1, owing = owing + NEW.owes,"
+	" bytes = bytes + NEW.bytes WHERE state = NEW.state; END;";
 
 _Static_assert(REQUEST_STORED == 1 && REQUEST_SENDING == 2 && REQUEST_DONE == 3 &&
 		       REQUEST_FAILED == 4 && REQUEST_EXPIRED == 5,
@@ -149,6 +183,7 @@ static void apply_delta(struct queue *queue, const struct delta *delta)
 	queue->totals.owing += (uint64_t)delta->owing;
 	queue->totals.bytes += (uint64_t)delta->bytes;
 	queue->totals.unclaimed += (uint64_t)delta->unclaimed;
+	queue->totals.evicted += (uint64_t)delta->evicted;
 }
 
 static void tell_changes(struct op *op)
@@ -214,7 +249,7 @@ struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t cop
 	op->job = (struct store_job){.run = run, .done = on_op_done, .read_only = read_only};
 	op->finish = finish_status;
 	op->now = wall_now();
-	op->keep_response = queue->limits.keep_response;
+	op->limits = queue->limits;
 	return op;
 }
 
@@ -344,9 +379,7 @@ static int run_start(struct store_job *job, sqlite3 *db)
 		return r;
 	op->last_seq = sqlite3_column_int64(stmt, 0);
 	sql_end(stmt);
-	r = sql_row(db, &stmt,
-		    "SELECT state, count(*), sum(owes), sum(bytes) FROM requests GROUP BY state",
-		    "");
+	r = sql_row(db, &stmt, "SELECT state, rows, owing, bytes FROM request_totals", "");
 	if (r <= 0)
 		return r;
 	do {
@@ -391,6 +424,7 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 		return r;
 	}
 	queue->totals.max_bytes = limits->max_bytes;
+	queue->totals.max_count = limits->max_count;
 	queue->next_due = queue->totals.stored ? 1 : 0;
 	if (queue->totals.stored)
 		log_info("queue", "%llu stored exchanges wait",
@@ -412,6 +446,7 @@ void queue_set_limits(struct queue *queue, const struct queue_limits *limits)
 {
 	queue->limits = *limits;
 	queue->totals.max_bytes = limits->max_bytes;
+	queue->totals.max_count = limits->max_count;
 }
 
 void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg)

@@ -96,6 +96,7 @@ void queue_row_free(struct queue_row *row);
 
 struct queue_limits {
 	uint64_t max_bytes;	/* bodies and heads of all rows */
+	uint64_t max_count;	/* rows that wait, and as many that are finished; 0: no bound */
 	uint64_t keep_response; /* ms */
 };
 
@@ -111,10 +112,12 @@ void queue_set_limits(struct queue *queue, const struct queue_limits *limits);
 typedef void (*queue_status_cb)(void *arg, int status);
 typedef void (*queue_row_cb)(void *arg, int status, struct queue_row *row);
 
-/* Store durably. Returns -EDQUOT at once when the queue's max_bytes is reached, -EAGAIN when too
- * many wait; cb hears 0, -ENOSPC (disk full) or another error of the database. The request is
- * copied before the call returns; a negative return means that cb is not called. `what` is the
- * first event's text. */
+/* Store durably. Returns -EDQUOT at once when the request is larger than the whole queue, -EAGAIN
+ * when too many wait; cb hears 0, -EDQUOT (the queue is full), -ENOSPC (disk full) or another error
+ * of the database. The request is copied before the call returns; a negative return means that cb
+ * is not called. `what` is the first event's text.
+ * A full queue drops finished rows first (those that owe nothing, then the others, oldest first),
+ * then evicts waiting ones of lower importance than the new one: they fail, without their body. */
 int queue_put(struct queue *queue, const struct queue_request *request, const char *what,
 	      queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
 
@@ -229,7 +232,8 @@ typedef void (*queue_rows_cb)(void *arg, int status, struct queue_row **rows, si
 int queue_list(struct queue *queue, const struct queue_filter *filter, queue_rows_cb cb, void *arg)
 	__attribute__((warn_unused_result));
 /* Manual retry of a stored, failed or expired row: due now, attempts counted from zero, an expired
- * one with its whole lifetime again. -ENOENT, -EBUSY while sending, -EALREADY when done. */
+ * one with its whole lifetime again. -ENOENT, -EBUSY while sending, -EALREADY when done, -ENODATA
+ * when it was evicted and its body is gone. */
 int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, void *arg);
 /* -ENOENT, -EBUSY while sending. */
 int queue_delete(struct queue *queue, const char *id, queue_status_cb cb, void *arg);
@@ -237,8 +241,9 @@ int queue_delete(struct queue *queue, const char *id, queue_status_cb cb, void *
 struct queue_totals {
 	uint64_t stored, sending, done, failed, expired; /* rows */
 	uint64_t owing;
-	uint64_t bytes, max_bytes;
+	uint64_t bytes, max_bytes, max_count;
 	uint64_t put, refused_full, answered, matched, paid; /* since start */
 	uint64_t unclaimed; /* purged while they still owed an answer */
+	uint64_t evicted;   /* failed because the queue was full */
 };
 void queue_totals(const struct queue *queue, struct queue_totals *ret);

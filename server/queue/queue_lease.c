@@ -31,15 +31,25 @@ int lane_advance(sqlite3 *db, const struct brief *row)
 		       "i", row->seq);
 }
 
-/* A row that waits again may be older than the head of its lane. */
+/* A row that waits again may be older than the head of its lane, or behind it. */
 static int lane_rejoin(sqlite3 *db, const struct brief *row)
 {
+	int r;
+
 	if (!row->ordered)
 		return 0;
-	return sql_run(db,
-		       "UPDATE requests SET blocked ="
-		       " seq <> (SELECT min(seq) FROM requests WHERE " LANE_OF ") WHERE " LANE_OF,
-		       "i", row->seq);
+	r = sql_run(
+		db,
+		"UPDATE requests SET blocked = seq <> (SELECT min(seq) FROM requests WHERE " LANE_OF
+		") WHERE seq = ?1",
+		"i", row->seq);
+	/* No other than the oldest may go: the one that was it is the next one now. */
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET blocked = 1 WHERE blocked = 0 AND seq ="
+			    " (SELECT min(seq) FROM requests WHERE " LANE_OF " AND seq > ?1)",
+			    "i", row->seq);
+	return r;
 }
 
 /* --- expiry --- */
@@ -89,22 +99,35 @@ int expire_rows(struct op *op, sqlite3 *db, int64_t now)
 
 /* --- lease --- */
 
-#define LEASABLE                                                                                 \
-	" FROM requests r INDEXED BY requests_head WHERE r.state = 1 AND r.blocked = 0 AND NOT " \
-	"(r.ordered = 1 AND EXISTS"                                                              \
-	" (SELECT 1 FROM requests o WHERE o.ordered = 1 AND o.state = 2 AND"                     \
-	" o.source = r.source AND o.scheme = r.scheme AND o.authority = r.authority))"
+#define IS_FREE                                                                          \
+	" NOT (r.ordered = 1 AND EXISTS (SELECT 1 FROM requests o WHERE o.state = 2 AND" \
+	" o.ordered = 1 AND o.source = r.source AND o.scheme = r.scheme AND"             \
+	" o.authority = r.authority))"
 
-/* A clock that was set back must not hold a row for years: nothing is ever put off longer
- * than REPLAY_RETRY_AFTER_MAX. */
+/* What was put off until now is due. A clock that was set back must not hold a row for years:
+ * nothing is ever put off longer than REPLAY_RETRY_AFTER_MAX. */
+static int bring_back(sqlite3 *db, int64_t now)
+{
+	return sql_run(
+		db,
+		"UPDATE requests SET next_attempt = 0 WHERE seq IN (SELECT seq FROM requests"
+		" INDEXED BY requests_delayed WHERE state = 1 AND blocked = 0 AND"
+		" next_attempt > 0 AND (next_attempt <= ?1 OR next_attempt > ?1 + ?2) LIMIT ?3)",
+		"iii", now, (int64_t)REPLAY_RETRY_AFTER_MAX, (int64_t)QUEUE_PROMOTE_MAX);
+}
+
 static int find_due(struct op *op, sqlite3 *db)
 {
 	sqlite3_stmt *stmt;
-	int r = sql_row(db, &stmt,
-			"SELECT r.id" LEASABLE " AND r.expires > ?1 AND (r.next_attempt <= ?1 OR"
-			" r.next_attempt > ?1 + ?2) ORDER BY r.importance DESC, r.seq LIMIT 1",
-			"ii", op->now, (int64_t)REPLAY_RETRY_AFTER_MAX);
+	int r = bring_back(db, op->now);
 
+	if (r == 0)
+		r = sql_row(
+			db, &stmt,
+			"SELECT r.id FROM requests r INDEXED BY requests_ready WHERE r.state = 1"
+			" AND r.blocked = 0 AND r.next_attempt = 0 AND r.expires > ?1 AND" IS_FREE
+			" ORDER BY r.importance DESC, r.seq LIMIT 1",
+			"i", op->now);
 	if (r < 0)
 		return r;
 	if (r == 1) {
@@ -112,7 +135,10 @@ static int find_due(struct op *op, sqlite3 *db)
 		sql_end(stmt);
 		return 0;
 	}
-	r = sql_row(db, &stmt, "SELECT min(r.next_attempt)" LEASABLE, "");
+	r = sql_row(db, &stmt,
+		    "SELECT min(next_attempt) FROM requests INDEXED BY requests_delayed"
+		    " WHERE state = 1 AND blocked = 0 AND next_attempt > 0",
+		    "");
 	if (r == 1) {
 		op->next_due = sqlite3_column_int64(stmt, 0);
 		op->has_next_due = true;
@@ -444,6 +470,8 @@ static int run_retry_now(struct store_job *job, sqlite3 *db)
 		return r;
 	if (row.state == REQUEST_SENDING || row.state == REQUEST_DONE)
 		return row.state == REQUEST_SENDING ? -EBUSY : -EALREADY;
+	if (!row.bytes)
+		return -ENODATA;
 	if (row.expires <= op->now || row.state == REQUEST_EXPIRED)
 		row.expires = op->now + (row.expires - row.received);
 	r = drop_response(op, db, &row);
@@ -474,7 +502,7 @@ int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, voi
 	return op_submit(op);
 }
 
-static int remove_row(struct op *op, sqlite3 *db, const struct brief *row, const char *what)
+int remove_row(struct op *op, sqlite3 *db, const struct brief *row, const char *what)
 {
 	int r = lane_advance(db, row);
 
@@ -516,7 +544,7 @@ int queue_delete(struct queue *queue, const char *id, queue_status_cb cb, void *
 
 static int purge_rows(struct op *op, sqlite3 *db)
 {
-	int64_t keep = (int64_t)op->keep_response;
+	int64_t keep = (int64_t)op->limits.keep_response;
 	int64_t keep_failed = keep > QUEUE_KEEP_FAILED ? keep : QUEUE_KEEP_FAILED;
 
 	for (int i = 0; i < QUEUE_SWEEP_BATCH; i++) {
@@ -552,6 +580,8 @@ static int run_sweep(struct store_job *job, sqlite3 *db)
 
 	if (r == 0)
 		r = purge_rows(op, db);
+	if (r == 0)
+		r = trim_finished(op, db);
 	op->wake = op->change_count != 0;
 	snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", QUEUE_VACUUM_PAGES);
 	return r == 0 ? sql_run(db, sql, "") : r;

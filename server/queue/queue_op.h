@@ -19,7 +19,7 @@ static inline bool state_is_final(enum request_state state)
 
 /* What an op changed in the sums; added to the totals when it is committed. */
 struct delta {
-	int64_t rows[REQUEST_STATE_COUNT], owing, bytes, unclaimed;
+	int64_t rows[REQUEST_STATE_COUNT], owing, bytes, unclaimed, evicted;
 };
 
 struct change {
@@ -50,9 +50,10 @@ struct op {
 	struct spool *spool; /* a reference: the body's */
 	const uint8_t *hash, *body_hash;
 	int64_t now, next_attempt, step;
-	uint64_t keep_response;
+	struct queue_limits limits;
 	bool flag; /* bodies wanted; count the attempt */
 	uint64_t reserved;
+	bool crowded; /* a put that may find the queue full */
 	struct queue_watch *watch;
 	struct queue_reader *reader;
 	enum queue_part part;
@@ -147,6 +148,14 @@ int body_bytes(const struct body *body, const uint8_t **ret_bytes, uint8_t **ret
 /* Those of a long one. */
 int body_write_pieces(sqlite3 *db, int64_t seq, enum queue_part part, const struct body *body)
 	__attribute__((warn_unused_result));
+/* Takes the row out, and what belongs to it. */
+int remove_row(struct op *op, sqlite3 *db, const struct brief *row, const char *what)
+	__attribute__((warn_unused_result));
+/* Makes room for the op's request at the cost of what matters less; -EDQUOT when that does not
+ * suffice (the caller's savepoint takes back what was done). */
+int make_room(struct op *op, sqlite3 *db) __attribute__((warn_unused_result));
+/* Finished rows beyond limits.max_count go, oldest first; at most QUEUE_SWEEP_BATCH. */
+int trim_finished(struct op *op, sqlite3 *db) __attribute__((warn_unused_result));
 /* Rows past `now` become expired, at most QUEUE_SWEEP_BATCH. */
 int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unused_result));
 

@@ -48,6 +48,9 @@ static int run_put(struct store_job *job, sqlite3 *db)
 
 	if (!has_room(db, op->reserved))
 		return -ENOSPC;
+	r = op->crowded ? make_room(op, db) : 0;
+	if (r < 0)
+		return r;
 	r = sql_run(
 		db,
 		"INSERT INTO requests (id, state, rule, source, method, scheme, authority, target,"
@@ -71,11 +74,20 @@ static int run_put(struct store_job *job, sqlite3 *db)
 			    "iit", seq, q->received, op->what);
 	if (r == 0)
 		r = op_note(op, q->id, REQUEST_STORED, op->what);
-	op->delta.rows[REQUEST_STORED] = 1;
-	op->delta.owing = q->owes;
-	op->delta.bytes = (int64_t)op->reserved;
+	op->delta.rows[REQUEST_STORED]++;
+	op->delta.owing += q->owes;
+	op->delta.bytes += (int64_t)op->reserved;
 	op->wake = true;
 	return r;
+}
+
+/* For the event log: nobody will find it in the queue. */
+static void tell_refused(struct queue *queue, const char *id)
+{
+	queue->totals.refused_full++;
+	if (queue->observer && !queue->closing)
+		queue->observer(queue->observer_arg, id, REQUEST_HELD,
+				"not stored: the queue is full");
 }
 
 static void finish_put(struct op *op, int status)
@@ -85,8 +97,8 @@ static void finish_put(struct op *op, int status)
 	if (status == 0) {
 		queue->totals.put++;
 		queue->next_due = 1;
-	} else {
-		queue->totals.refused_full += status == -ENOSPC;
+	} else if (status == -ENOSPC || status == -EDQUOT) {
+		tell_refused(queue, op->id);
 	}
 	if (op->status_cb)
 		op->status_cb(op->arg, status);
@@ -99,15 +111,24 @@ static uint64_t cost_of(const struct queue_request *q)
 	return q->fields_len + body_len + text_size(q->target) + QUEUE_ROW_BYTES;
 }
 
+/* As far as the loop knows: the lane looks again. */
+static bool is_crowded(const struct queue *queue, uint64_t cost)
+{
+	const struct queue_totals *t = &queue->totals;
+
+	return t->bytes + queue->pending_bytes + cost > queue->limits.max_bytes ||
+	       (queue->limits.max_count &&
+		t->stored + t->sending + queue->pending_puts >= queue->limits.max_count);
+}
+
 int queue_put(struct queue *queue, const struct queue_request *q, const char *what,
 	      queue_status_cb cb, void *arg)
 {
 	uint64_t cost = cost_of(q);
-	uint64_t held = queue->totals.bytes + queue->pending_bytes;
 	struct op *op;
 
-	if (cost > queue->limits.max_bytes || held > queue->limits.max_bytes - cost) {
-		queue->totals.refused_full++;
+	if (cost > queue->limits.max_bytes) {
+		tell_refused(queue, q->id);
 		return -EDQUOT;
 	}
 	op = op_for_id(queue, run_put, q->id, cb, arg,
@@ -131,8 +152,9 @@ int queue_put(struct queue *queue, const struct queue_request *q, const char *wh
 		op->request.body = op_bytes(op, q->body, q->body_len);
 	op->what = op_text(op, what);
 	op->reserved = cost;
-	/* A file may fail to be read half-way. */
-	op->job.unguarded = !q->spool || spool_bytes(q->spool);
+	op->crowded = is_crowded(queue, cost);
+	/* A file may fail to be read half-way, and room not suffice. */
+	op->job.unguarded = !op->crowded && (!q->spool || spool_bytes(q->spool));
 	op->finish = finish_put;
 	return op_submit(op);
 }

@@ -2,6 +2,7 @@
 #include "base/limits.h"
 #include "queue/queue_op.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,28 +207,62 @@ int queue_get(struct queue *queue, const char *id, bool bodies, queue_row_cb cb,
 	return op_submit(op);
 }
 
-/* A host is asked for without its port. */
-static const char list_sql[] =
-	"SELECT " ROW_COLUMNS " FROM requests r"
-	" WHERE (?1 IS NULL OR r.id < ?1) AND (?2 < 0 OR r.state = ?2)"
-	" AND (?3 IS NULL OR lower(r.authority) = lower(?3)"
-	"  OR lower(substr(r.authority, 1, length(?3) + 1)) = lower(?3) || ':')"
-	" AND (?4 IS NULL OR r.rule = ?4) AND (?5 IS NULL OR r.source = ?5)"
-	" ORDER BY r.id DESC LIMIT ?6";
+/* A listing looks at QUEUE_LIST_SCAN rows in one job, so that one whose filter fits hardly any
+ * keeps nobody waiting; the row before `floor` is where the next job goes on. It goes along an
+ * index that a new row need not pay for: finished rows have one by state, leased ones are few, and
+ * all else goes by id. A host is asked for without its port; authorities are in lower case. */
+#define SLICE(INDEX, WHERE)                                                                        \
+	{                                                                                          \
+		"SELECT r.id FROM requests r INDEXED BY " INDEX " WHERE " WHERE                    \
+		" AND r.id < ?1 ORDER BY r.id DESC LIMIT 1 OFFSET ?2",                             \
+			"SELECT " ROW_COLUMNS " FROM requests r INDEXED BY " INDEX " WHERE " WHERE \
+			" AND r.id < ?1 AND r.id >= ?2 AND (?4 IS NULL OR"                         \
+			" r.authority = ?4 OR substr(r.authority, 1, length(?4) + 1) = ?4 || ':')" \
+			" AND (?5 IS NULL OR r.rule = ?5) AND (?6 IS NULL OR r.source = ?6)"       \
+			" ORDER BY r.id DESC LIMIT ?7"                                             \
+	}
+
+static const struct slice {
+	const char *floor, *rows;
+} by_id = SLICE("sqlite_autoindex_requests_1", "(?3 < 0 OR r.state = ?3)"),
+  by_over = SLICE("requests_over", "r.finished IS NOT NULL AND r.state = ?3"),
+  by_leased = SLICE("requests_leased", "r.state = 2 AND ?3 = 2");
+
+static const struct slice *slice_of(const struct queue_filter *f)
+{
+	if (!f->has_state || f->state == REQUEST_HELD || f->state == REQUEST_STORED)
+		return &by_id;
+	return f->state == REQUEST_SENDING ? &by_leased : &by_over;
+}
+
+/* "" and not `again`: the rest fits into this job. */
+static int find_floor(struct op *op, sqlite3 *db, const char *before, int64_t state)
+{
+	sqlite3_stmt *stmt;
+	int r = sql_row(db, &stmt, slice_of(&op->filter)->floor, "tii", before,
+			(int64_t)QUEUE_LIST_SCAN - 1, state);
+
+	op->again = r == 1;
+	if (r <= 0)
+		return r;
+	snprintf(op->id, sizeof(op->id), "%s", (const char *)sqlite3_column_text(stmt, 0));
+	sql_end(stmt);
+	return 0;
+}
 
 static int run_list(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
 	const struct queue_filter *f = &op->filter;
+	const char *before = f->before ? f->before : "~"; /* after every id */
+	int64_t state = f->has_state ? (int64_t)f->state : (int64_t)-1;
 	sqlite3_stmt *stmt;
-	int r;
+	int r = find_floor(op, db, before, state);
 
-	op->rows = calloc(f->limit, sizeof(*op->rows));
-	if (!op->rows)
-		return -ENOMEM;
-	r = sql_row(db, &stmt, list_sql, "tittti", f->before,
-		    f->has_state ? (int64_t)f->state : (int64_t)-1, f->host, f->rule, f->source,
-		    (int64_t)f->limit);
+	if (r < 0)
+		return r;
+	r = sql_row(db, &stmt, slice_of(f)->rows, "ttittti", before, op->id, state, f->host,
+		    f->rule, f->source, (int64_t)(f->limit - op->row_count));
 	if (r <= 0)
 		return r;
 	while (r == 1) {
@@ -241,6 +276,9 @@ static int run_list(struct store_job *job, sqlite3 *db)
 	return r;
 }
 
+static int list_submit(struct queue *queue, const struct queue_filter *filter,
+		       struct queue_row **rows, size_t count, queue_rows_cb cb, void *arg);
+
 static void finish_rows(struct op *op, int status)
 {
 	struct queue_row **rows = op->rows;
@@ -252,26 +290,59 @@ static void finish_rows(struct op *op, int status)
 	}
 	op->rows = NULL;
 	op->row_count = 0;
-	op->rows_cb(op->arg, 0, rows, count);
+	op->filter.before = op->id;
+	if (!op->again || count == op->filter.limit)
+		op->rows_cb(op->arg, 0, rows, count);
+	else if ((status = list_submit(op->queue, &op->filter, rows, count, op->rows_cb, op->arg)) <
+		 0)
+		op->rows_cb(op->arg, status, NULL, 0);
 }
 
-int queue_list(struct queue *queue, const struct queue_filter *filter, queue_rows_cb cb, void *arg)
+static const char *op_lower(struct op *op, const char *text)
+{
+	char *copy = (char *)op_text(op, text);
+
+	for (char *c = copy; c && *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return copy;
+}
+
+/* Takes the rows. */
+static int list_submit(struct queue *queue, const struct queue_filter *filter,
+		       struct queue_row **rows, size_t count, queue_rows_cb cb, void *arg)
 {
 	struct op *op = op_new(queue, run_list, true,
 			       text_size(filter->host) + text_size(filter->rule) +
 				       text_size(filter->source) + text_size(filter->before));
 
-	if (!op)
+	if (!op) {
+		for (size_t i = 0; i < count; i++)
+			queue_row_free(rows[i]);
+		free(rows);
 		return -ENOMEM;
+	}
+	op->rows = rows;
+	op->row_count = count;
 	op->filter = *filter;
-	op->filter.host = op_text(op, filter->host);
+	op->filter.host = op_lower(op, filter->host);
 	op->filter.rule = op_text(op, filter->rule);
 	op->filter.source = op_text(op, filter->source);
 	op->filter.before = op_text(op, filter->before);
-	if (!filter->limit || filter->limit > QUEUE_LIST_MAX)
-		op->filter.limit = QUEUE_LIST_MAX;
 	op->finish = finish_rows;
 	op->rows_cb = cb;
 	op->arg = arg;
 	return op_submit(op);
+}
+
+int queue_list(struct queue *queue, const struct queue_filter *filter, queue_rows_cb cb, void *arg)
+{
+	struct queue_filter bounded = *filter;
+	struct queue_row **rows;
+
+	if (!filter->limit || filter->limit > QUEUE_LIST_MAX)
+		bounded.limit = QUEUE_LIST_MAX;
+	rows = calloc(bounded.limit, sizeof(struct queue_row *));
+	if (!rows)
+		return -ENOMEM;
+	return list_submit(queue, &bounded, rows, 0, cb, arg);
 }

@@ -143,7 +143,8 @@ static void setup(void)
 	strcpy(dir, "/tmp/check_queue_XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	uv_loop_init(&loop);
-	limits = (struct queue_limits){.max_bytes = 64 << 20, .keep_response = 600000};
+	limits = (struct queue_limits){
+		.max_bytes = 64 << 20, .max_count = 100000, .keep_response = 600000};
 	seen = woken = changes = 0;
 	open_queue();
 }
@@ -455,24 +456,29 @@ START_TEST(a_key_matches_by_itself_and_another_body_is_a_conflict)
 }
 END_TEST
 
-START_TEST(the_quota_refuses_before_the_disk_is_touched)
+static void on_put(void *arg, int r)
+{
+	*(int *)arg += r == 0;
+	on_status(NULL, r);
+}
+
+START_TEST(the_quota_refuses_what_came_last)
 {
 	static uint8_t big[100000];
 	struct queue_request q = request_of(1);
-	int taken = 0, r = 0;
+	int taken = 0;
 
 	limits.max_bytes = 1000000;
 	queue_set_limits(queue, &limits);
 	q.body = big;
 	q.body_len = sizeof(big);
-	for (int i = 0; i < 20 && r == 0; i++) {
+	for (int i = 0; i < 10; i++) {
 		snprintf(q.id, sizeof(q.id), "big-%d", i);
-		r = queue_put(queue, &q, "stored", on_status, NULL);
-		taken += r == 0;
+		ck_assert_int_eq(queue_put(queue, &q, "stored", on_put, &taken), 0);
 	}
-	ck_assert_int_eq(r, -EDQUOT);
-	ck_assert_int_eq(taken, 9);
 	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(taken, 9);
+	ck_assert_int_eq(status, -EDQUOT);
 	ck_assert_uint_le(totals().bytes, 1000000);
 	ck_assert_uint_eq(totals().refused_full, 1);
 	reopen();
@@ -481,7 +487,7 @@ START_TEST(the_quota_refuses_before_the_disk_is_touched)
 	snprintf(q.id, sizeof(q.id), "again");
 	ck_assert_int_eq(put(&q), 0);
 	snprintf(q.id, sizeof(q.id), "no-room");
-	ck_assert_int_eq(queue_put(queue, &q, "stored", on_status, NULL), -EDQUOT);
+	ck_assert_int_eq(put(&q), -EDQUOT);
 	q.body_len = 1;
 	snprintf(q.id, sizeof(q.id), "again");
 	ck_assert_int_eq(put(&q), -EEXIST);
@@ -877,7 +883,7 @@ int main(void)
 	tcase_add_test(tc, a_debt_is_matched_until_it_is_paid);
 	tcase_add_test(tc, the_oldest_debt_is_matched_first_and_none_of_another_source);
 	tcase_add_test(tc, a_key_matches_by_itself_and_another_body_is_a_conflict);
-	tcase_add_test(tc, the_quota_refuses_before_the_disk_is_touched);
+	tcase_add_test(tc, the_quota_refuses_what_came_last);
 	tcase_add_test(tc, all_who_wait_have_the_answer_and_each_may_pay);
 	tcase_add_test(tc, who_comes_while_the_answer_is_handed_over_waits_and_then_asks_anew);
 	tcase_add_test(tc, an_answer_that_was_not_taken_goes_to_the_next_alone);

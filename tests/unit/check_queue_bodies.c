@@ -361,7 +361,7 @@ START_TEST(a_body_counts_against_the_bound)
 	put("a", LONG);
 	queue_set_limits(queue, &limits);
 	q.spool = spool_of(LONG, 1);
-	ck_assert_int_eq(queue_put(queue, &q, "stored", on_status, NULL), -EDQUOT);
+	ck_assert_int_eq(wait_for(queue_put(queue, &q, "stored", on_status, NULL)), -EDQUOT);
 	spool_unref(q.spool);
 }
 END_TEST
