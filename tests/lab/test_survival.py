@@ -207,6 +207,7 @@ def test_whenever_it_is_killed_the_next_start_works(daemon, lab):
     for _ in range(6):
         daemon_process = lab.daemon
         if chance.random() < 0.5:
+            lab.accounts.stopping()  # the guard may be gone before the daemon is
             daemon_process.send_signal(signal.SIGTERM)
             time.sleep(chance.uniform(0, 0.05))
         lab.kill_daemon()
