@@ -76,6 +76,7 @@
 #define HTTP_UPGRADE_MAX     256 /* what Upgrade lists */
 #define HTTP_TRAILERS_MAX    (8 << 10)
 #define HTTP_EXTENSIONS_MAX  (4 << 10) /* of all chunks of a body */
+#define HTTP_INTERIMS_MAX    16	       /* of one response */
 #define HTTP_EMPTY_LINES_MAX 8	       /* before a request */
 #define HTTP_HEAD_TIMEOUT    30000     /* from the first byte of a head to its last */
 #define HTTP_IDLE_TIMEOUT    120000

@@ -36,6 +36,7 @@ struct conn {
 	unsigned handles; /* not closed yet; the last one frees */
 	bool reading, got_eof, shut, full;
 	struct tls *tls; /* NULL: the socket's bytes are the owner's */
+	int broken;	 /* what a write met; told when all is read */
 	struct conn_ops ops;
 	void *arg;
 	uint64_t bytes_in, bytes_out;
@@ -114,6 +115,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		stop_reading(conn);
 		if (conn->tls && conn->state <= CONN_OPEN)
 			tls_feed_end(conn->tls);
+		else if (conn->broken)
+			tell_error(conn, conn->broken);
 		else if (conn->state == CONN_OPEN)
 			conn->ops.on_eof(conn->arg);
 		else if (conn->state == CONN_LINGERING)
@@ -257,6 +260,16 @@ static void finish_linger(struct conn *conn)
 		close_handles(conn);
 }
 
+/* Who resets after its last word, as a server that answers early, has still said it: it is read
+ * before the error is told. */
+static void write_failed(struct conn *conn, int error)
+{
+	if (conn->state == CONN_OPEN && conn->reading)
+		conn->broken = error;
+	else
+		tell_error(conn, error);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
 	struct conn *conn = req->handle->data;
@@ -264,7 +277,7 @@ static void on_written(uv_write_t *req, int status)
 	free(req->data);
 	if (status < 0) {
 		if (status != UV_ECANCELED)
-			tell_error(conn, status);
+			write_failed(conn, status);
 		return;
 	}
 	finish_linger(conn);
@@ -307,6 +320,8 @@ static int send_pieces(struct conn *conn, const struct iovec *pieces, int count)
 	size_t total = 0;
 	int n = 0;
 
+	if (conn->broken)
+		return conn->broken;
 	if (count > PIECES_MAX)
 		return -EINVAL;
 	for (int i = 0; i < count; i++) {

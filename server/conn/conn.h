@@ -22,9 +22,11 @@ struct conn_ops {
 	void (*on_connect)(void *arg, int status); /* outgoing: 0 or negative errno */
 	/* Bytes arrived; borrowed for the call. All of them are taken: pause to stop more. */
 	void (*on_data)(void *arg, const uint8_t *data, size_t len);
-	void (*on_eof)(void *arg);		/* the peer has shut its side */
-	void (*on_drain)(void *arg);		/* the writes fell below the low mark again */
-	void (*on_error)(void *arg, int error); /* the stream is broken; close it */
+	void (*on_eof)(void *arg);   /* the peer has shut its side */
+	void (*on_drain)(void *arg); /* the writes fell below the low mark again */
+	/* The stream is broken; close it. What had arrived before is given first, while it is read.
+	 */
+	void (*on_error)(void *arg, int error);
 };
 
 /* Take an accepted socket. The fd is the conn's from then on, also on error. */

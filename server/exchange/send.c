@@ -14,6 +14,13 @@ static void on_head(void *arg, const struct http_head *head)
 	exchange->ops.on_head(exchange->arg, head);
 }
 
+static void on_interim(void *arg, const struct http_head *head)
+{
+	struct exchange *exchange = arg;
+
+	exchange->ops.on_interim(exchange->arg, head);
+}
+
 static void on_body(void *arg, const uint8_t *data, size_t len)
 {
 	struct exchange *exchange = arg;
@@ -165,6 +172,7 @@ static int send_over(struct exchange *exchange, struct link *link)
 {
 	static const struct upstream_ops ops = {
 		.on_head = on_head,
+		.on_interim = on_interim,
 		.on_body = on_body,
 		.on_trailers = on_trailers,
 		.on_end = on_end,
@@ -180,9 +188,12 @@ static int send_over(struct exchange *exchange, struct link *link)
 		.server_name = exchange->server_name,
 		.policy = &exchange->rule->policy,
 	};
+	char via[32];
 
+	/* The version is the received message's (RFC 9110, 7.6.3). */
+	snprintf(via, sizeof(via), "Via: 1.%u holdfast\r\n", request->head->minor);
 	return upstream_send(exchange->exchanges->upstream, link, &target, request->head,
-			     http_target(request->head), "Via: 1.1 holdfast\r\n",
+			     http_target(request->head), via,
 			     exchange->streaming ? NULL : buf_bytes(&exchange->body),
 			     exchange->streaming ? 0 : buf_len(&exchange->body),
 			     exchange->streaming, &ops, exchange, &exchange->sending);

@@ -33,9 +33,13 @@ struct http_session {
 	bool feeding, dead, broken, pending;
 	bool ended; /* the app has shut its side */
 	bool request_over, response_begun, response_over, close_after, head_only, http10;
+	bool expects, continued;  /* the app waits for 100; it was told */
 	bool chunked, last_chunk; /* the response is; its last one is written */
 	uint64_t since;		  /* loop ms: of the last step */
 };
+
+/* The version is the received message's (RFC 9110, 7.6.3). */
+#define VIA "Via: 1.%u holdfast\r\n"
 
 static const struct exchange_ops exchange_ops;
 
@@ -129,7 +133,7 @@ static void on_head(void *arg, const struct http_head *head)
 		session->close_after = true;
 	if (!session->request_over)
 		session->close_after = true;
-	end = stpcpy(extra, "Via: 1.1 holdfast\r\n");
+	end = extra + snprintf(extra, sizeof(extra), VIA, head->minor);
 	if (session->chunked)
 		end = stpcpy(end, "Transfer-Encoding: chunked\r\n");
 	if (session->close_after)
@@ -142,6 +146,22 @@ static void on_head(void *arg, const struct http_head *head)
 	if (!session->pending)
 		TAILQ_INSERT_TAIL(&session->proxy->pending, session, pending_entry);
 	session->pending = true;
+}
+
+/* RFC 9110, 15.2: HTTP/1.0 knows none. A second 100 would say nothing new. */
+static void on_interim(void *arg, const struct http_head *head)
+{
+	struct http_session *session = arg;
+	char via[32];
+
+	if (session->http10 || (head->status == 100 && session->continued))
+		return;
+	session->continued |= head->status == 100;
+	session->since = uv_now(session->proxy->loop);
+	snprintf(via, sizeof(via), VIA, head->minor);
+	if (http_write_response_head(&session->head, head, via) < 0)
+		mark_broken(session);
+	flush_head(session);
 }
 
 static void on_body(void *arg, const uint8_t *data, size_t len)
@@ -256,6 +276,7 @@ static void on_upgrade(void *arg, const struct http_head *head, struct conn *con
 
 static const struct exchange_ops exchange_ops = {
 	.on_head = on_head,
+	.on_interim = on_interim,
 	.on_body = on_body,
 	.on_end = on_end,
 	.on_abort = on_abort,
@@ -384,16 +405,26 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 	return 0;
 }
 
+static void say_continue(struct http_session *session)
+{
+	session->continued = true;
+	if (conn_write(session->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
+		mark_broken(session);
+}
+
 static int parser_on_head(void *arg, struct http_head *head)
 {
 	struct http_session *session = arg;
-	bool expects = head->expect_continue && head->framing != HTTP_NO_BODY && head->minor;
+	const char *expect = http_field(head, "expect");
 	int r;
 
 	session->proxy->statistics.http_requests++;
 	session->head_only = strcmp(http_method(head), "HEAD") == 0;
 	session->http10 = head->minor == 0;
 	session->close_after = !head->keep_alive;
+	session->expects = head->expect_continue && head->minor &&
+			   (head->framing == HTTP_CHUNKED || head->content_length);
+	session->continued = false;
 	if (strcmp(http_method(head), "CONNECT") == 0)
 		return refuse(session, 405, "Method Not Allowed", "CONNECT is not carried.");
 	if (to_origin_form(head) < 0)
@@ -404,14 +435,16 @@ static int parser_on_head(void *arg, struct http_head *head)
 			      "Host is not the name that this virtual address was given for.");
 	if (r < 0)
 		return refuse(session, 400, "Bad Request", "The Host field is not valid.");
+	if (expect && head->minor && strcasecmp(expect, "100-continue") != 0)
+		return refuse(session, 417, "Expectation Failed",
+			      "Only 100-continue can be expected.");
 	http_field_remove(head, "expect");
 	r = begin_exchange(session, head);
 	if (r < 0)
 		return r;
 	exchange_start(session->exchange);
-	if (expects && session->exchange && !session->response_begun && !session->broken &&
-	    conn_write(session->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
-		mark_broken(session);
+	if (session->expects && session->exchange && !session->response_begun)
+		say_continue(session);
 	return session->dead || session->response_over ? -ECANCELED : 0;
 }
 

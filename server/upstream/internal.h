@@ -51,6 +51,7 @@ struct lane {
 	uint64_t counted_in, counted_out; /* bytes that the link was told of */
 	unsigned served;		  /* requests that are over */
 	bool idle, reused, reusable, feeding, dead;
+	bool deaf;			  /* the origin takes no more, but may have spoken */
 	const struct http_head *switched; /* the parser's, once a 101 has come */
 };
 

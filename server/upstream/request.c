@@ -33,6 +33,7 @@ struct upstream_request {
 	const uint8_t *body;
 	size_t body_len;
 	bool stream, repeatable, chunked, body_ended, responding, interim, upgrade;
+	unsigned interims;
 	struct upstream_ops ops;
 	void *arg;
 };
@@ -79,6 +80,18 @@ void request_fail(struct upstream_request *request, int status, const char *what
 	ops.on_fail(arg, status, stage, text);
 }
 
+/* An origin that answers early may have stopped to listen (RFC 9112, 9.5): what it said is read
+ * before anybody gives up, and the end of the stream tells the rest. */
+static int lane_write(struct lane *lane, const struct iovec *pieces, int count)
+{
+	int r = lane->deaf ? 0 : conn_writev(lane->conn, pieces, count);
+
+	if (r != -EPIPE && r != -ECONNRESET)
+		return r;
+	lane->deaf = true;
+	return 0;
+}
+
 static int write_request(struct upstream_request *request)
 {
 	struct iovec pieces[2] = {
@@ -89,7 +102,9 @@ static int write_request(struct upstream_request *request)
 	http_parser_reset(request->lane->parser);
 	http_parser_expect(request->lane->parser, request->method);
 	conn_resume(request->lane->conn);
-	return conn_writev(request->lane->conn, pieces, 2);
+	/* On a kept connection that is closed nothing was sent: another one takes it. */
+	return request->lane->reused ? conn_writev(request->lane->conn, pieces, 2)
+				     : lane_write(request->lane, pieces, 2);
 }
 
 static void attach_lane(struct upstream_request *request, struct lane *lane)
@@ -258,16 +273,17 @@ int upstream_send(struct upstream *upstream, struct link *link,
 int upstream_write(struct upstream_request *request, const uint8_t *data, size_t len)
 {
 	char size[20];
-	struct iovec pieces[3] = {{size, 0}, {(void *)data, len}, {(void *)"\r\n", 2}};
+	struct iovec plain = {(void *)data, len};
+	struct iovec pieces[3] = {{size, 0}, plain, {(void *)"\r\n", 2}};
 
 	if (!request->lane)
 		return -ENOTCONN;
 	if (!len)
 		return 0;
 	if (!request->chunked)
-		return conn_write(request->lane->conn, data, len);
+		return lane_write(request->lane, &plain, 1);
 	pieces[0].iov_len = (size_t)snprintf(size, sizeof(size), "%zx\r\n", len);
-	return conn_writev(request->lane->conn, pieces, 3);
+	return lane_write(request->lane, pieces, 3);
 }
 
 int upstream_write_end(struct upstream_request *request, const struct buf *trailers)
@@ -279,7 +295,7 @@ int upstream_write_end(struct upstream_request *request, const struct buf *trail
 	request->body_ended = true;
 	if (trailers)
 		pieces[1] = (struct iovec){(void *)buf_bytes(trailers), buf_len(trailers)};
-	return request->chunked ? conn_writev(request->lane->conn, pieces, 3) : 0;
+	return request->chunked ? lane_write(request->lane, pieces, 3) : 0;
 }
 
 bool upstream_is_full(const struct upstream_request *request)
@@ -335,6 +351,17 @@ void request_on_upgrade(struct upstream_request *request, const uint8_t *rest, s
 	ops.on_upgrade(arg, head, conn, link, rest, len);
 }
 
+static int pass_interim(struct upstream_request *request, const struct http_head *head)
+{
+	if (++request->interims > HTTP_INTERIMS_MAX) {
+		request_fail(request, -EPROTO, "the origin gave interim responses without end");
+		return -ECANCELED;
+	}
+	if (request->ops.on_interim)
+		request->ops.on_interim(request->arg, head);
+	return 0;
+}
+
 int request_on_head(struct upstream_request *request, struct http_head *head)
 {
 	if (!request->responding)
@@ -343,7 +370,7 @@ int request_on_head(struct upstream_request *request, struct http_head *head)
 		return switch_protocols(request, head);
 	request->interim = head->status / 100 == 1;
 	if (request->interim)
-		return 0;
+		return pass_interim(request, head);
 	request->responding = true;
 	request->ops.on_head(request->arg, head);
 	return 0;
@@ -372,7 +399,8 @@ int request_on_end(struct upstream_request *request)
 		request->interim = false;
 		return 0;
 	}
-	if (request->stream && !request->body_ended)
+	/* The rest of a request that was answered early is no longer wanted. */
+	if ((request->stream && !request->body_ended) || lane->deaf || conn_queued(lane->conn))
 		lane->reusable = false;
 	request->lane = NULL;
 	request_free(request);
