@@ -201,6 +201,19 @@ static struct json_object *view_upstream(const struct upstream_statistics *upstr
 	return object;
 }
 
+static struct json_object *view_bodies(const struct spools_statistics *bodies)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_count(object, "open", bodies->open);
+	add_count(object, "memory", bodies->memory);
+	add_count(object, "bytes", bodies->bytes);
+	add_count(object, "max_bytes", bodies->max_bytes);
+	add_count(object, "files", bodies->files);
+	add_count(object, "refused", bodies->refused);
+	return object;
+}
+
 static struct json_object *view_links_summary(struct daemon *daemon)
 {
 	struct link_info links[LINKS_MAX];
@@ -257,6 +270,7 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "streams", view_streams(&status.proxy));
 	add(object, "relay", view_relay(&status.relay));
 	add(object, "upstream", view_upstream(&status.upstream));
+	add(object, "bodies", view_bodies(&status.bodies));
 	add(object, "dns", view_dns(&status.resolver));
 	add_count(object, "rss_anon", status.rss_anon);
 	return object;

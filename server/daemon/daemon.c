@@ -340,7 +340,7 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	STEP(build_queue(daemon), "the queue");
 	STEP(upstream_new(loop, daemon->resolver, &daemon->upstream), "upstream");
 	STEP(exchanges_new(loop, config, daemon->links, daemon->queue, daemon->upstream,
-			   &daemon->exchanges),
+			   daemon->spools, &daemon->exchanges),
 	     "exchanges");
 	exchanges_set_observer(daemon->exchanges, on_exchange_event, daemon);
 	STEP(build_proxy(daemon), "the proxy");

@@ -42,7 +42,8 @@ struct daemon_status {
 	struct relay_statistics relay;
 	struct proxy_statistics proxy;
 	struct upstream_statistics upstream;
-	uint64_t rss_anon; /* bytes */
+	struct spools_statistics bodies; /* on their way, and of what is held */
+	uint64_t rss_anon;		 /* bytes */
 };
 void daemon_status(struct daemon *daemon, struct daemon_status *ret);
 struct config *daemon_config(struct daemon *daemon); /* borrowed */

@@ -56,6 +56,7 @@ void daemon_status(struct daemon *daemon, struct daemon_status *ret)
 	resolver_statistics(daemon->resolver, &ret->resolver);
 	relay_statistics(daemon->relay, &ret->relay);
 	upstream_statistics(daemon->upstream, &ret->upstream);
+	spools_statistics(daemon->spools, &ret->bodies);
 	ret->queue_open = ret->store.last_error == 0;
 }
 

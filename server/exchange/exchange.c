@@ -14,7 +14,8 @@ enum {
 };
 
 int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, struct queue *queue,
-		  struct upstream *upstream, struct exchanges **ret_exchanges)
+		  struct upstream *upstream, struct spools *spools,
+		  struct exchanges **ret_exchanges)
 {
 	struct exchanges *exchanges = calloc(1, sizeof(*exchanges));
 
@@ -25,6 +26,7 @@ int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, s
 	exchanges->links = links;
 	exchanges->queue = queue;
 	exchanges->upstream = upstream;
+	exchanges->spools = spools;
 	exchanges_read_bounds(exchanges);
 	exchanges->timer_at = UINT64_MAX;
 	TAILQ_INIT(&exchanges->waiting);
@@ -73,7 +75,8 @@ static bool can_move(enum exchange_state from, enum exchange_state to)
 	case EXCHANGE_HELD:
 		return true;
 	case EXCHANGE_SENDING:
-		return to == EXCHANGE_HELD || to == EXCHANGE_SENDING || to == EXCHANGE_OVER;
+		return to == EXCHANGE_RECEIVING || to == EXCHANGE_HELD || to == EXCHANGE_SENDING ||
+		       to == EXCHANGE_OVER;
 	case EXCHANGE_STORING:
 		return to == EXCHANGE_OVER;
 	case EXCHANGE_WAITING:
@@ -239,7 +242,7 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 		exchange_free(exchange);
 		return -ENOMEM;
 	}
-	buf_init(&exchange->body, exchange->config->queue.max_request);
+	buf_init(&exchange->body, EXCHANGE_BUFFER_MAX);
 	buf_init(&exchange->trailers, 2 * HTTP_TRAILERS_MAX);
 	read_preferences(exchange);
 	exchanges->statistics.started++;
@@ -263,87 +266,14 @@ static bool wants_whole(const struct exchange *exchange)
 	return !links_choose(exchange->exchanges->links, &exchange->rule->policy, 0);
 }
 
-static void too_large(struct exchange *exchange)
-{
-	exchange_answer(exchange, 413, "Content Too Large",
-			"No link is usable, and the body is larger than queue.max_request allows "
-			"to hold.",
-			NULL);
-}
-
 void exchange_start(struct exchange *exchange)
 {
-	const struct http_head *head = exchange->request.head;
-
-	if (exchange->rule->policy.action == ACTION_REJECT) {
+	if (exchange->rule->policy.action == ACTION_REJECT)
 		exchange_answer(exchange, 403, "Forbidden", "A rule rejects this request.", NULL);
-		return;
-	}
-	if (!wants_whole(exchange))
+	else if (wants_whole(exchange))
+		exchange_receive(exchange);
+	else
 		exchange_stream(exchange);
-	else if (head->framing == HTTP_LENGTH &&
-		 head->content_length > exchange->config->queue.max_request)
-		too_large(exchange);
-}
-
-void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
-{
-	struct exchanges *exchanges = exchange->exchanges;
-
-	if (exchange->streaming && exchange->stream_ready && !buf_len(&exchange->body) &&
-	    !upstream_is_full(exchange->sending)) {
-		/* A failed write is told by the connection's own error. */
-		if (upstream_write(exchange->sending, data, len) == 0)
-			return;
-	}
-	if (exchange->state != EXCHANGE_RECEIVING &&
-	    (!exchange->streaming || exchange->state != EXCHANGE_SENDING))
-		return;
-	if (buf_append(&exchange->body, data, len) == 0)
-		return;
-	if (exchange->state == EXCHANGE_RECEIVING &&
-	    links_choose(exchanges->links, &exchange->rule->policy, 0)) {
-		/* Too large to be one that was stored: it goes as a stream. */
-		exchange->body.limit += 2 * STREAM_BUFFER_MAX;
-		if (buf_append(&exchange->body, data, len) == 0) {
-			exchange_stream(exchange);
-			return;
-		}
-	}
-	if (exchange->state == EXCHANGE_RECEIVING) {
-		too_large(exchange);
-		return;
-	}
-	/* A body with a hole must not reach its end. */
-	upstream_cancel(exchange->sending);
-	exchange->sending = NULL;
-	exchange_enter(exchange, EXCHANGE_OVER);
-	exchange->ops.on_abort(exchange->arg, "out of memory for a streamed body");
-}
-
-void exchange_trailers(struct exchange *exchange, const struct http_head *trailers)
-{
-	/* They are an addition; a request without them is still the same. */
-	if (exchange->streaming && http_write_fields(&exchange->trailers, trailers) < 0)
-		buf_clear(&exchange->trailers);
-}
-
-void exchange_body_end(struct exchange *exchange)
-{
-	exchange->body_ended = true;
-	if (exchange->streaming) {
-		if (exchange->stream_ready && !buf_len(&exchange->body))
-			exchange->stream_ready =
-				upstream_write_end(exchange->sending, &exchange->trailers) == 0;
-		return;
-	}
-	if (exchange->state == EXCHANGE_RECEIVING)
-		exchange_match(exchange);
-}
-
-bool exchange_is_full(const struct exchange *exchange)
-{
-	return exchange->streaming && buf_len(&exchange->body) > 0;
 }
 
 void exchange_pause(struct exchange *exchange)
@@ -408,15 +338,13 @@ void exchange_free(struct exchange *exchange)
 {
 	exchange_unlist(exchange);
 	exchange_count(exchange, EXCHANGE_OVER);
-	if (exchange->sending)
-		upstream_cancel(exchange->sending);
+	exchange_stop_sending(exchange);
 	if (exchange->watch)
 		queue_unwatch(exchange->watch);
 	queue_reader_close(exchange->delivery);
 	if (exchange->ticket)
 		exchange->ticket->exchange = NULL;
-	buf_done(&exchange->body);
-	buf_done(&exchange->trailers);
+	exchange_body_done(exchange);
 	config_unref(exchange->config);
 	free(exchange->events);
 	free(exchange->server_name);

@@ -28,8 +28,8 @@ struct exchanges;
 struct exchange;
 
 int exchanges_new(uv_loop_t *loop, struct config *config, struct links *links, struct queue *queue,
-		  struct upstream *upstream, struct exchanges **ret_exchanges)
-	__attribute__((warn_unused_result));
+		  struct upstream *upstream, struct spools *spools,
+		  struct exchanges **ret_exchanges) __attribute__((warn_unused_result));
 /* Every exchange must be gone. */
 void exchanges_close(struct exchanges *exchanges);
 /* A link came or went: what is held is tried again, one after the other, some at a time. */
@@ -133,9 +133,8 @@ void exchanges_statistics(const struct exchanges *exchanges, struct exchanges_st
 /* A new id, UUIDv7 (RFC 9562), from the wall clock and the kernel's random numbers. */
 void exchange_make_id(int64_t now_ms, char ret_id[ID_TEXT_MAX]);
 /* SHA-256 over source, method, scheme, authority, target, the fields named in
- * hash_headers (NULL-terminated) and the body; each part with its length. */
+ * hash_headers (NULL-terminated) and the body's own SHA-256; each part with its length. */
 int exchange_hash(const struct http_head *head, const char *source, const char *scheme,
-		  const char *authority, char *const *hash_headers, const uint8_t *body,
-		  size_t body_len, uint8_t ret_hash[32], uint8_t ret_body_hash[32])
-	__attribute__((warn_unused_result));
+		  const char *authority, char *const *hash_headers, const uint8_t body_hash[32],
+		  uint8_t ret_hash[32]) __attribute__((warn_unused_result));
 int64_t exchange_wall_ms(void);

@@ -173,7 +173,7 @@ static struct queue_row *held_row(const struct exchange *exchange, bool bodies)
 	row->scheme = strdup(exchange_scheme(exchange));
 	row->authority = strdup(request->authority);
 	row->target = strdup(http_target(request->head));
-	row->body_bytes = buf_len(&exchange->body);
+	row->body_bytes = spool_len(exchange->spool);
 	row->received = exchange->received;
 	row->events = calloc(exchange->event_count + 1, sizeof(*row->events));
 	if (row->events && exchange->events) {
@@ -186,11 +186,7 @@ static struct queue_row *held_row(const struct exchange *exchange, bool bodies)
 	if (http_write_fields(&fields, request->head) == 0)
 		row->fields = buf_take(&fields, &row->fields_len);
 	buf_done(&fields);
-	row->body = malloc(buf_len(&exchange->body) + 1);
-	if (row->body) {
-		row->body_len = buf_len(&exchange->body);
-		memcpy(row->body, buf_bytes(&exchange->body), row->body_len);
-	}
+	row->spool = spool_ref(exchange->spool);
 	return row;
 }
 

@@ -63,19 +63,15 @@ static int add_fields(EVP_MD_CTX *ctx, const struct http_head *head, char *const
 }
 
 int exchange_hash(const struct http_head *head, const char *source, const char *scheme,
-		  const char *authority, char *const *hash_headers, const uint8_t *body,
-		  size_t body_len, uint8_t ret_hash[32], uint8_t ret_body_hash[32])
+		  const char *authority, char *const *hash_headers, const uint8_t body_hash[32],
+		  uint8_t ret_hash[32])
 {
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	int r = -ENOMEM;
+	int r;
 
 	if (!ctx)
-		return r;
-	r = EVP_Digest(body, body_len, ret_body_hash, NULL, EVP_sha256(), NULL) == 1 ? 0 : -EIO;
-	if (r == 0 && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
-		r = -EIO;
-	if (r == 0)
-		r = add_text(ctx, source);
+		return -ENOMEM;
+	r = EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 ? add_text(ctx, source) : -EIO;
 	if (r == 0)
 		r = add_text(ctx, http_method(head));
 	if (r == 0)
@@ -87,7 +83,7 @@ int exchange_hash(const struct http_head *head, const char *source, const char *
 	if (r == 0)
 		r = add_fields(ctx, head, hash_headers);
 	if (r == 0)
-		r = add_part(ctx, ret_body_hash, 32);
+		r = add_part(ctx, body_hash, 32);
 	if (r == 0 && EVP_DigestFinal_ex(ctx, ret_hash, NULL) != 1)
 		r = -EIO;
 	EVP_MD_CTX_free(ctx);

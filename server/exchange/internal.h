@@ -21,7 +21,12 @@ enum exchange_state { EXCHANGE_STATES(EXCHANGE_STATE_ENUM) };
 
 TAILQ_HEAD(exchange_list, exchange);
 
-enum { RETRY_FIRST = 500 /* ms, for an origin that fails on a good link */ };
+enum {
+	RETRY_FIRST = 500, /* ms, for an origin that fails on a good link */
+	/* of a body that is streamed: the app stops when some of it waits, and what was read with
+	 * that comes along */
+	EXCHANGE_BUFFER_MAX = 4 * STREAM_BUFFER_MAX,
+};
 
 struct exchanges {
 	uv_loop_t *loop;
@@ -29,6 +34,7 @@ struct exchanges {
 	struct links *links;
 	struct queue *queue;
 	struct upstream *upstream;
+	struct spools *spools;
 	exchanges_event_cb event;
 	void *event_arg;
 	struct exchange_list waiting; /* held or waiting: whatever has a deadline; oldest first */
@@ -62,12 +68,14 @@ struct exchange {
 	char *own_authority; /* request.authority, where it is not the app's; or NULL */
 	struct exchange_ops ops;
 	void *arg;
-	char id[ID_TEXT_MAX]; /* "" until it is needed */
-	int64_t received;     /* wall, ms */
-	struct buf body;      /* whole, or what waits to be streamed */
-	struct buf trailers;  /* of a streamed body, as lines */
-	bool body_ended, streaming, stream_ready, listed, behind, app_shut, async, has_wait,
-		counted_held, in_line, released;
+	char id[ID_TEXT_MAX];	     /* "" until it is needed */
+	int64_t received;	     /* wall, ms */
+	struct spool *spool;	     /* of a body that is received whole; NULL: nothing of it yet */
+	struct spool_reader *reader; /* of a spool that is sent piece by piece */
+	struct buf body;	     /* what waits to be streamed */
+	struct buf trailers;	     /* of a streamed body, as lines */
+	bool body_ended, streaming, stream_ready, overflows, reading, responding;
+	bool listed, behind, app_shut, async, has_wait, counted_held, in_line, released;
 	uint64_t wait;	/* Prefer: wait, ms */
 	uint32_t tried; /* links, in this round */
 	unsigned rounds;
@@ -100,6 +108,16 @@ struct ticket *exchange_ticket(struct exchange *exchange);
 /* Takes the ticket back: the exchange, or NULL when it is gone. */
 struct exchange *ticket_take(void *arg);
 
+/* body.c */
+/* From here on it is received whole. Nothing of it was sent; what is there of it is kept. */
+void exchange_receive(struct exchange *exchange);
+/* Send what is in the spool, piece by piece, as exchange_body_drained says. */
+int exchange_start_reading(struct exchange *exchange) __attribute__((warn_unused_result));
+void exchange_stop_reading(struct exchange *exchange);
+/* The connection to the origin takes more. */
+void exchange_body_drained(struct exchange *exchange);
+void exchange_body_done(struct exchange *exchange);
+
 /* hold.c */
 void exchange_hold(struct exchange *exchange, const char *why);
 void exchange_list(struct exchange *exchange, uint64_t deadline);
@@ -123,6 +141,8 @@ void on_turn(uv_prepare_t *prepare);
 /* Over the best link; -ENETUNREACH when there is none. */
 int exchange_send(struct exchange *exchange);
 void exchange_stream(struct exchange *exchange);
+/* Nothing more is wanted of the origin. */
+void exchange_stop_sending(struct exchange *exchange);
 
 /* secure.c */
 /* TLS to the origin: scheme, port and authority are those of https. 0 or -ENOMEM. */

@@ -15,10 +15,11 @@ static int hash_exchange(struct exchange *exchange)
 
 	if (exchange->hashed)
 		return 0;
-	r = exchange_hash(request->head, request->source, exchange_scheme(exchange),
-			  request->authority, exchange->rule->policy.hash_headers,
-			  buf_bytes(&exchange->body), buf_len(&exchange->body), exchange->hash,
-			  exchange->body_hash);
+	r = spool_digest(exchange->spool, exchange->body_hash);
+	if (r == 0)
+		r = exchange_hash(request->head, request->source, exchange_scheme(exchange),
+				  request->authority, exchange->rule->policy.hash_headers,
+				  exchange->body_hash, exchange->hash);
 	exchange->hashed = r == 0;
 	return r;
 }
@@ -130,8 +131,7 @@ int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void 
 		.scheme = exchange_scheme(exchange),
 		.authority = from->authority,
 		.target = http_target(from->head),
-		.body = buf_bytes(&exchange->body),
-		.body_len = buf_len(&exchange->body),
+		.spool = exchange->spool,
 		.idempotency_key = http_field(from->head, "idempotency-key"),
 		.owes = owes && policy->dedupe,
 		.ordered = is_ordered(exchange),

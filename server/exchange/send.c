@@ -11,6 +11,7 @@ static void on_head(void *arg, const struct http_head *head)
 {
 	struct exchange *exchange = arg;
 
+	exchange->responding = true;
 	exchange->ops.on_head(exchange->arg, head);
 }
 
@@ -40,30 +41,15 @@ static void on_end(void *arg)
 	struct exchange *exchange = arg;
 
 	exchange->sending = NULL;
+	exchange_stop_reading(exchange);
 	exchange->exchanges->statistics.answered++;
 	exchange_enter(exchange, EXCHANGE_OVER);
 	exchange->ops.on_end(exchange->arg);
 }
 
-/* A streamed body goes on as far as the connection takes it. */
 static void on_drain(void *arg)
 {
-	struct exchange *exchange = arg;
-	struct buf *body = &exchange->body;
-
-	exchange->stream_ready = true;
-	if (buf_len(body)) {
-		if (upstream_write(exchange->sending, buf_bytes(body), buf_len(body)) < 0)
-			return;
-		buf_clear(body);
-	}
-	if (exchange->body_ended) {
-		exchange->stream_ready =
-			upstream_write_end(exchange->sending, &exchange->trailers) == 0;
-		return;
-	}
-	if (!upstream_is_full(exchange->sending))
-		exchange->ops.on_drain(exchange->arg);
+	exchange_body_drained(arg);
 }
 
 static void on_upgrade(void *arg, const struct http_head *head, struct conn *conn,
@@ -72,6 +58,7 @@ static void on_upgrade(void *arg, const struct http_head *head, struct conn *con
 	struct exchange *exchange = arg;
 
 	exchange->sending = NULL;
+	exchange_stop_reading(exchange);
 	exchange->exchanges->statistics.answered++;
 	exchange_enter(exchange, EXCHANGE_OVER);
 	exchange->ops.on_upgrade(exchange->arg, head, conn, link, rest, len);
@@ -109,16 +96,20 @@ static bool blames_origin(int status)
 	       status == -EMSGSIZE || status == -ECONNRESET;
 }
 
-/* No other link takes it. With whole bodies it waits for one, and tries now and then. */
+/* No other link takes it: it waits for one, and tries now and then. Of a body that still comes in
+ * nothing was sent. */
 static void hold_or_fail(struct exchange *exchange, int status, enum upstream_stage stage,
 			 const char *what)
 {
 	uint64_t delay = RETRY_FIRST
 			 << (exchange->rounds < DOUBLINGS_MAX ? exchange->rounds : DOUBLINGS_MAX);
 
-	if (exchange->streaming || !exchange->body_ended ||
-	    (blames_origin(status) && links_any_online(exchange->exchanges->links))) {
+	if (blames_origin(status) && links_any_online(exchange->exchanges->links)) {
 		bad_gateway(exchange, stage, what);
+		return;
+	}
+	if (exchange->streaming) {
+		exchange_receive(exchange);
 		return;
 	}
 	exchange->rounds++;
@@ -147,6 +138,7 @@ static void on_fail(void *arg, int status, enum upstream_stage stage, const char
 
 	exchange->sending = NULL;
 	exchange->stream_ready = false;
+	exchange_stop_reading(exchange);
 	if (stage == UPSTREAM_RESPONDING) {
 		exchange->exchanges->statistics.failed++;
 		exchange_enter(exchange, EXCHANGE_OVER);
@@ -188,15 +180,22 @@ static int send_over(struct exchange *exchange, struct link *link)
 		.server_name = exchange->server_name,
 		.policy = &exchange->rule->policy,
 	};
+	const uint8_t *bytes = exchange->streaming ? NULL : spool_bytes(exchange->spool);
 	char via[32];
+	int r = 0;
 
 	/* The version is the received message's (RFC 9110, 7.6.3). */
 	snprintf(via, sizeof(via), "Via: 1.%u holdfast\r\n", request->head->minor);
-	return upstream_send(exchange->exchanges->upstream, link, &target, request->head,
-			     http_target(request->head), via,
-			     exchange->streaming ? NULL : buf_bytes(&exchange->body),
-			     exchange->streaming ? 0 : buf_len(&exchange->body),
-			     exchange->streaming, &ops, exchange, &exchange->sending);
+	if (exchange->spool && !bytes)
+		r = exchange_start_reading(exchange);
+	if (r == 0)
+		r = upstream_send(exchange->exchanges->upstream, link, &target, request->head,
+				  http_target(request->head), via, bytes,
+				  bytes ? spool_len(exchange->spool) : 0, !bytes, &ops, exchange,
+				  &exchange->sending);
+	if (r < 0)
+		exchange_stop_reading(exchange);
+	return r;
 }
 
 int exchange_send(struct exchange *exchange)
@@ -218,14 +217,22 @@ int exchange_send(struct exchange *exchange)
 	return r;
 }
 
+void exchange_stop_sending(struct exchange *exchange)
+{
+	exchange_stop_reading(exchange);
+	if (exchange->sending)
+		upstream_cancel(exchange->sending);
+	exchange->sending = NULL;
+}
+
 void exchange_stream(struct exchange *exchange)
 {
 	int r;
 
 	exchange->streaming = true;
-	if (!buf_len(&exchange->body))
-		exchange->body.limit = 2 * STREAM_BUFFER_MAX;
 	r = exchange_send(exchange);
-	if (r < 0)
+	if (r == -ENETUNREACH)
+		exchange_receive(exchange);
+	else if (r < 0)
 		bad_gateway(exchange, UPSTREAM_NOT_SENT, strerror(-r));
 }

@@ -5,6 +5,7 @@ each row of its tables is a test here.
                     ==lte===
 """
 
+import contextlib
 import pathlib
 import re
 import socket
@@ -193,6 +194,55 @@ def test_a2_while_connecting_over_the_last_link_it_is_held(hears, origin):
     assert peer.read_request().endswith(b"x")
     peer.send(OK)
     hears_ok(app)
+
+
+BODY = bytes(range(256)) * 4096
+FRAMED = [
+    (f"Content-Length: {len(BODY)}", BODY),
+    ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
+]
+
+
+def begin_bodies(lab, framed):
+    """Uploads to an origin that cannot be reached over the only link; some of each is sent."""
+    lab.cut("lte")
+    lab.silence("wifi", wait=False)
+    for framing, body in framed:
+        head = request("PUT", fields=[framing]).replace(b"Content-Length: 0\r\n", b"")
+        yield app_sends(lab, head + body[:100000])
+
+
+def wait_received_whole(lab, n):
+    wait_until("bodies are received", lambda: lab.get("/v1/status")["bodies"]["open"] == n, 15)
+    assert not lab.requests()
+
+
+def test_a3_while_connecting_under_a_body_it_is_received_and_held(hears, origin):
+    apps = list(begin_bodies(hears, FRAMED))
+    wait_received_whole(hears, len(apps))
+    for app, (_, body) in zip(apps, FRAMED):
+        app.sendall(body[100000:])
+    wait_held(hears, len(apps))
+    hears.restore("lte")
+    for _ in apps:
+        peer = origin.accept("lte")
+        assert peer.read_request().endswith(b"\r\n\r\n" + BODY)
+        peer.send(OK)
+    for app in apps:
+        hears_ok(app)
+
+
+def test_a3_a_body_that_is_too_large_to_be_held_gets_413(hears, origin):
+    large = bytes(17 << 20)
+    framed = [(f"Content-Length: {len(large)}", large),
+              ("Transfer-Encoding: chunked", b"%x\r\n%s" % (len(large), large))]  # fmt: skip
+    known, found_out = begin_bodies(hears, framed)
+    assert answer(known)[0] == 413
+    wait_received_whole(hears, 1)
+    with contextlib.suppress(ConnectionError):
+        found_out.sendall(large)
+    assert answer(found_out)[0] == 413
+    origin.nobody_comes()
 
 
 # A whole request too large for the socket's buffers: the origin does not read it, so that part of

@@ -2,6 +2,7 @@
 #include "exchange/exchange.h"
 
 #include <check.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,9 +33,9 @@ static struct hash hash_of(const char *source, const char *method, const char *a
 		ck_assert_int_eq(http_field_add(&head, "cookie", cookie), 0);
 	if (other)
 		ck_assert_int_eq(http_field_add(&head, "X-Other", other), 0);
-	ck_assert_int_eq(exchange_hash(&head, source, "http", authority, names,
-				       (const uint8_t *)body, strlen(body), hash.all, hash.body),
-			 0);
+	ck_assert_int_eq(EVP_Digest(body, strlen(body), hash.body, NULL, EVP_sha256(), NULL), 1);
+	ck_assert_int_eq(
+		exchange_hash(&head, source, "http", authority, names, hash.body, hash.all), 0);
 	http_head_done(&head);
 	return hash;
 }
