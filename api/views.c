@@ -210,6 +210,8 @@ static struct json_object *view_bodies(const struct spools_statistics *bodies)
 	add_count(object, "bytes", bodies->bytes);
 	add_count(object, "max_bytes", bodies->max_bytes);
 	add_count(object, "files", bodies->files);
+	add_count(object, "max_files", bodies->max_files);
+	add_count(object, "filed", bodies->filed);
 	add_count(object, "refused", bodies->refused);
 	return object;
 }

@@ -142,6 +142,7 @@
 #define SPOOL_BEHIND_ALL  (16 << 20)  /* of all bodies; above it a source stops after one piece */
 #define SPOOL_WAITING_MAX (2 << 20)   /* of a source that does not stop when it is told to */
 #define SPOOL_MEMORY_ALL  (32 << 20)  /* bodies in memory; above it short ones go to files too */
+#define SPOOL_FILES_MAX	  4096	      /* at once; a quarter of the descriptors at most */
 #define SPOOL_DISK_SPARE  (12 << 20)  /* left free by bodies on their way, for the queue */
 #define SPOOL_LAST_SPARE  (4 << 20)   /* left free even by the answers of replays */
 

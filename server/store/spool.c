@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -47,6 +48,16 @@ struct spool {
 
 /* --- all of them --- */
 
+/* Each takes a descriptor; the most are left to connections. */
+static size_t files_max(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 4 < SPOOL_FILES_MAX)
+		return limit.rlim_cur / 4;
+	return SPOOL_FILES_MAX;
+}
+
 int spools_new(uv_loop_t *loop, const char *dir, uint64_t max_bytes, struct spools **ret_spools)
 {
 	struct spools *spools = calloc(1, sizeof(*spools));
@@ -61,6 +72,7 @@ int spools_new(uv_loop_t *loop, const char *dir, uint64_t max_bytes, struct spoo
 	spools->loop = loop;
 	spools->refs = 1;
 	spools->statistics.max_bytes = max_bytes;
+	spools->statistics.max_files = files_max();
 	*ret_spools = spools;
 	return 0;
 }
@@ -259,6 +271,7 @@ void spool_unref(struct spool *spool)
 	s = &spool->spools->statistics;
 	s->open--;
 	if (spool->in_file) {
+		s->files--;
 		s->bytes -= spool->len;
 		spool->spools->behind -= unwritten(spool);
 	} else {
@@ -363,7 +376,10 @@ static bool fits(const struct spool *spool, uint64_t len)
 {
 	const struct spools_statistics *s = &spool->spools->statistics;
 
-	return spool->first || (s->bytes <= s->max_bytes && len <= s->max_bytes - s->bytes);
+	if (spool->first)
+		return true;
+	return (spool->in_file || s->files < s->max_files) && s->bytes <= s->max_bytes &&
+	       len <= s->max_bytes - s->bytes;
 }
 
 static int to_file(struct spool *spool)
@@ -375,6 +391,7 @@ static int to_file(struct spool *spool)
 		return -EDQUOT;
 	spool->in_file = true;
 	s->files++;
+	s->filed++;
 	s->memory -= spool->len;
 	s->bytes += spool->len;
 	spools->behind += spool->len;

@@ -26,7 +26,8 @@
 struct spool;
 struct spools;
 
-/* Those of one state directory: their bytes together are bounded. max_bytes: in files. */
+/* Those of one state directory: their bytes together are bounded, and how many are in files.
+ * max_bytes: in files. */
 int spools_new(uv_loop_t *loop, const char *dir, uint64_t max_bytes, struct spools **ret_spools)
 	__attribute__((warn_unused_result));
 void spools_set_max(struct spools *spools, uint64_t max_bytes);
@@ -81,9 +82,9 @@ void spool_reader_next(struct spool_reader *reader);
 void spool_reader_close(struct spool_reader *reader);
 
 struct spools_statistics {
-	uint64_t bytes, max_bytes; /* in files now */
-	uint64_t memory;	   /* bytes in memory now, of bodies that are in no file */
-	uint64_t files, refused; /* since the start: bodies that went to a file; -EDQUOT, -ENOSPC */
-	size_t open;
+	uint64_t bytes, max_bytes;     /* in files now */
+	uint64_t memory;	       /* bytes in memory now, of bodies that are in no file */
+	size_t open, files, max_files; /* now; of these in files, and their bound */
+	uint64_t filed, refused; /* since the start: bodies that went to a file; -EDQUOT, -ENOSPC */
 };
 void spools_statistics(const struct spools *spools, struct spools_statistics *ret);

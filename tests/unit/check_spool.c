@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -239,6 +240,33 @@ START_TEST(over_its_limit_bytes_are_refused_and_the_first_stay)
 	ck_assert_int_eq(end_status, -EFBIG);
 	check_content(spool, 100000);
 	spool_unref(spool);
+}
+END_TEST
+
+START_TEST(files_are_bounded_by_their_number_too)
+{
+	struct spool *many[17];
+	struct rlimit few;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &few), 0);
+	few.rlim_cur = 64;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	spools_close(spools);
+	ck_assert_int_eq(spools_new(&loop, dir, 64 << 20, &spools), 0);
+	ck_assert_uint_eq(statistics().max_files, 16);
+	for (int i = 0; i < 16; i++) {
+		many[i] = whole(LARGE);
+		ends = 0;
+	}
+	many[16] = fresh(LARGE);
+	ck_assert_int_eq(append(many[16], LARGE), -EDQUOT);
+	ck_assert_uint_eq(statistics().refused, 1);
+	ck_assert_uint_eq(statistics().files, 16);
+	for (int i = 0; i < 17; i++)
+		spool_unref(many[i]);
+	run();
+	ck_assert_uint_eq(statistics().files, 0);
+	ck_assert_uint_eq(statistics().filed, 16);
 }
 END_TEST
 
@@ -497,6 +525,7 @@ int main(void)
 	tcase_add_test(t, a_long_body_goes_to_a_file_without_a_name);
 	tcase_add_test(t, short_bodies_go_to_files_when_many_are_in_memory);
 	tcase_add_test(t, over_its_limit_bytes_are_refused_and_the_first_stay);
+	tcase_add_test(t, files_are_bounded_by_their_number_too);
 	tcase_add_test(t, all_files_together_are_bounded_and_refusals_counted);
 	tcase_add_test(t, a_source_is_stopped_while_the_disk_is_behind);
 	tcase_add_test(t, a_source_that_does_not_stop_is_refused);
