@@ -38,6 +38,8 @@ static const struct {
 	{"holdfast_cancelled", METRIC_COUNTER, STATUS(cancelled), "Apps that hung up while held"},
 	{"holdfast_refused", METRIC_COUNTER, STATUS(refused), "Exchanges refused"},
 	{"holdfast_bad_requests", METRIC_COUNTER, STATUS(bad_requests), "Malformed requests"},
+	{"holdfast_requests_timed_out", METRIC_COUNTER, STATUS(proxy.timed_out),
+	 "Requests that their apps did not finish in time"},
 	{"holdfast_queue_put", METRIC_COUNTER, STATUS(queue.put), "Exchanges stored"},
 	{"holdfast_queue_refused_full", METRIC_COUNTER, STATUS(queue.refused_full),
 	 "Exchanges refused as the queue was full"},

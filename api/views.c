@@ -146,6 +146,7 @@ static struct json_object *view_traffic(const struct daemon_status *status)
 	add_count(object, "cancelled", status->cancelled);
 	add_count(object, "refused", status->refused);
 	add_count(object, "bad", status->bad_requests);
+	add_count(object, "timed_out", status->proxy.timed_out);
 	add_count(object, "stored_total", status->queue.put);
 	add_count(object, "refused_full", status->queue.refused_full);
 	add_count(object, "evicted", status->queue.evicted);

@@ -70,16 +70,18 @@
 #define INTERFACES_MAX	  64
 
 /* HTTP */
-#define HTTP_HEAD_MAX	     (64 << 10) /* request or response head */
-#define HTTP_FIELDS_MAX	     128
-#define HTTP_TARGET_MAX	     (16 << 10)
-#define HTTP_UPGRADE_MAX     256 /* what Upgrade lists */
-#define HTTP_TRAILERS_MAX    (8 << 10)
-#define HTTP_EXTENSIONS_MAX  (4 << 10) /* of all chunks of a body */
-#define HTTP_INTERIMS_MAX    16	       /* of one response */
-#define HTTP_EMPTY_LINES_MAX 8	       /* before a request */
-#define HTTP_HEAD_TIMEOUT    30000     /* from the first byte of a head to its last */
-#define HTTP_IDLE_TIMEOUT    120000
+#define HTTP_HEAD_MAX	      (64 << 10) /* request or response head */
+#define HTTP_FIELDS_MAX	      128
+#define HTTP_TARGET_MAX	      (16 << 10)
+#define HTTP_UPGRADE_MAX      256 /* what Upgrade lists */
+#define HTTP_TRAILERS_MAX     (8 << 10)
+#define HTTP_EXTENSIONS_MAX   (4 << 10) /* of all chunks of a body */
+#define HTTP_INTERIMS_MAX     16	/* of one response */
+#define HTTP_EMPTY_LINES_MAX  8		/* before a request */
+#define HTTP_HEAD_TIMEOUT     30000	/* from the first byte of a head to its last */
+#define HTTP_BODY_TIMEOUT     30000	/* without a byte of a body that is wanted */
+#define HTTP_CONTINUE_TIMEOUT 5000	/* for the origin's 100, then we say it */
+#define HTTP_IDLE_TIMEOUT     120000
 
 /* proxy */
 #define SNIFF_TIMEOUT	       150 /* a client that is silent this long waits for the server */

@@ -16,6 +16,20 @@
 
 /* --- received whole --- */
 
+/* Expect: 100-continue (RFC 9110, 10.1.1). Where the body goes on as it comes, the expectation goes
+ * on with the head, and the origin's 100 or final answer comes back. A body that is wanted here is
+ * asked for here; what is stored or sent later has no Expect. */
+static void ask_for_it(struct exchange *exchange)
+{
+	if (exchange->request.expects && !exchange->body_begun)
+		exchange->ops.on_interim(exchange->arg, NULL);
+}
+
+bool exchange_is_expecting(const struct exchange *exchange)
+{
+	return exchange->expecting && !exchange->body_begun;
+}
+
 /* The exchange may be gone after it. */
 static void refuse(struct exchange *exchange, int error)
 {
@@ -138,7 +152,7 @@ void exchange_receive(struct exchange *exchange)
 		refuse(exchange, exchange->spool ? spool_error(exchange->spool) : -EFBIG);
 		return;
 	}
-	exchange->streaming = exchange->stream_ready = false;
+	exchange->streaming = exchange->stream_ready = exchange->expecting = false;
 	if (exchange->state != EXCHANGE_RECEIVING)
 		exchange_enter(exchange, EXCHANGE_RECEIVING);
 	if (buf_len(body))
@@ -149,8 +163,10 @@ void exchange_receive(struct exchange *exchange)
 		refuse(exchange, r);
 	else if (exchange->body_ended)
 		received(exchange);
-	else if (!exchange_is_full(exchange))
+	else if (!exchange_is_full(exchange)) {
+		ask_for_it(exchange);
 		exchange->ops.on_drain(exchange->arg);
+	}
 }
 
 /* --- streamed --- */
@@ -267,6 +283,7 @@ void exchange_body(struct exchange *exchange, const uint8_t *data, size_t len)
 {
 	int r = 0;
 
+	exchange->body_begun = true;
 	if (exchange->streaming)
 		pass_on(exchange, data, len);
 	else if (exchange->overflows)

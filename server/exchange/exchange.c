@@ -251,14 +251,16 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 }
 
 /* Must the body be here before anything is decided? With no link it will be held; beside a
- * stored exchange the hash is needed; and a small one can be sent again when a link dies. */
+ * stored exchange the hash is needed; and a small one can be sent again when a link dies, unless
+ * the origin is to say first whether it wants it. */
 static bool wants_whole(const struct exchange *exchange)
 {
 	const struct http_head *head = exchange->request.head;
 	const struct queue *queue = exchange->exchanges->queue;
 
 	if (head->framing == HTTP_NO_BODY ||
-	    (head->framing == HTTP_LENGTH && head->content_length <= WHOLE_MAX))
+	    (head->framing == HTTP_LENGTH && head->content_length <= WHOLE_MAX &&
+	     !exchange->request.expects))
 		return true;
 	if (queue_has_debts(queue) || queue_has_backlog(queue))
 		return head->framing != HTTP_LENGTH ||

@@ -62,7 +62,7 @@ struct exchange_ops {
 	void (*on_answer)(void *arg, const struct exchange_answer *answer);
 	/* More of the request's body is wanted. */
 	void (*on_drain)(void *arg);
-	/* A 1xx before the response: the origin's, or 100 of our own when the body is wanted. */
+	/* A 1xx before the response: the origin's; NULL: 100 of our own, as the body is wanted. */
 	void (*on_interim)(void *arg, const struct http_head *head);
 	/* The trailers of a chunked response, before on_end. */
 	void (*on_trailers)(void *arg, const struct http_head *trailers);
@@ -82,6 +82,7 @@ struct exchange_request {
 	uint16_t port;
 	const char *name;      /* the virtual address's name; NULL for a real one */
 	const char *authority; /* "name" or "name:port", lower case */
+	bool expects;	       /* Expect: 100-continue was there, and a body is to come */
 };
 
 /* Begins at once; callbacks never come before exchange_start returns. */

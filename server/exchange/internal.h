@@ -74,6 +74,8 @@ struct exchange {
 	struct spool_reader *reader; /* of a spool that is sent piece by piece */
 	struct buf body;	     /* what waits to be streamed */
 	struct buf trailers;	     /* of a streamed body, as lines */
+	bool expecting;	 /* the origin is asked whether it wants the body, and has not said 100 */
+	bool body_begun; /* some of it came from the app */
 	bool body_ended, streaming, stream_ready, overflows, reading, responding;
 	bool listed, behind, app_shut, async, has_wait, counted_held, in_line, released;
 	uint64_t wait;	/* Prefer: wait, ms */
@@ -110,6 +112,8 @@ struct exchange *ticket_take(void *arg);
 
 /* body.c */
 /* From here on it is received whole. Nothing of it was sent; what is there of it is kept. */
+/* Was nothing said on either side that could not be said again? */
+bool exchange_is_expecting(const struct exchange *exchange);
 void exchange_receive(struct exchange *exchange);
 /* Send what is in the spool, piece by piece, as exchange_body_drained says. */
 int exchange_start_reading(struct exchange *exchange) __attribute__((warn_unused_result));

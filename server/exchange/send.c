@@ -19,6 +19,8 @@ static void on_interim(void *arg, const struct http_head *head)
 {
 	struct exchange *exchange = arg;
 
+	if (head->status == 100)
+		exchange->expecting = false;
 	exchange->ops.on_interim(exchange->arg, head);
 }
 
@@ -70,6 +72,8 @@ static bool may_send_again(const struct exchange *exchange, enum upstream_stage 
 	case UPSTREAM_NOT_SENT:
 		return true;
 	case UPSTREAM_SENT:
+		if (exchange_is_expecting(exchange))
+			return true;
 		return !exchange->streaming &&
 		       (http_method_is_idempotent(http_method(exchange->request.head)) ||
 			http_field(exchange->request.head, "idempotency-key"));
@@ -181,16 +185,17 @@ static int send_over(struct exchange *exchange, struct link *link)
 		.policy = &exchange->rule->policy,
 	};
 	const uint8_t *bytes = exchange->streaming ? NULL : spool_bytes(exchange->spool);
-	char via[32];
+	char extra[64];
 	int r = 0;
 
 	/* The version is the received message's (RFC 9110, 7.6.3). */
-	snprintf(via, sizeof(via), "Via: 1.%u holdfast\r\n", request->head->minor);
+	snprintf(extra, sizeof(extra), "Via: 1.%u holdfast\r\n%s", request->head->minor,
+		 exchange_is_expecting(exchange) ? "Expect: 100-continue\r\n" : "");
 	if (exchange->spool && !bytes)
 		r = exchange_start_reading(exchange);
 	if (r == 0)
 		r = upstream_send(exchange->exchanges->upstream, link, &target, request->head,
-				  http_target(request->head), via, bytes,
+				  http_target(request->head), extra, bytes,
 				  bytes ? spool_len(exchange->spool) : 0, !bytes, &ops, exchange,
 				  &exchange->sending);
 	if (r < 0)
@@ -230,6 +235,7 @@ void exchange_stream(struct exchange *exchange)
 	int r;
 
 	exchange->streaming = true;
+	exchange->expecting = exchange->request.expects;
 	r = exchange_send(exchange);
 	if (r == -ENETUNREACH)
 		exchange_receive(exchange);

@@ -35,7 +35,7 @@ struct http_session {
 	bool request_over, response_begun, response_over, close_after, head_only, http10;
 	bool expects, continued;  /* the app waits for 100; it was told */
 	bool chunked, last_chunk; /* the response is; its last one is written */
-	uint64_t since;		  /* loop ms: of the last step */
+	uint64_t since, begun;	  /* loop ms: of the last step, of the head's first byte */
 };
 
 /* The version is the received message's (RFC 9110, 7.6.3). */
@@ -148,12 +148,24 @@ static void on_head(void *arg, const struct http_head *head)
 	session->pending = true;
 }
 
+static void say_continue(struct http_session *session)
+{
+	session->continued = true;
+	if (conn_write(session->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
+		mark_broken(session);
+}
+
 /* RFC 9110, 15.2: HTTP/1.0 knows none. A second 100 would say nothing new. */
 static void on_interim(void *arg, const struct http_head *head)
 {
 	struct http_session *session = arg;
 	char via[32];
 
+	if (!head) {
+		if (!session->continued)
+			say_continue(session);
+		return;
+	}
 	if (session->http10 || (head->status == 100 && session->continued))
 		return;
 	session->continued |= head->status == 100;
@@ -394,6 +406,7 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 		.port = session->flow.port,
 		.name = session->flow.is_virtual ? session->flow.name : NULL,
 		.authority = session->authority,
+		.expects = session->expects,
 	};
 	int r = exchange_new(session->proxy->parts.exchanges, &request, &exchange_ops, session,
 			     &session->exchange);
@@ -403,13 +416,6 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 	if (session->ended)
 		exchange_app_shut(session->exchange);
 	return 0;
-}
-
-static void say_continue(struct http_session *session)
-{
-	session->continued = true;
-	if (conn_write(session->conn, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
-		mark_broken(session);
 }
 
 static int parser_on_head(void *arg, struct http_head *head)
@@ -443,8 +449,6 @@ static int parser_on_head(void *arg, struct http_head *head)
 	if (r < 0)
 		return r;
 	exchange_start(session->exchange);
-	if (session->expects && session->exchange && !session->response_begun)
-		say_continue(session);
 	return session->dead || session->response_over ? -ECANCELED : 0;
 }
 
@@ -525,6 +529,8 @@ static void feed(struct http_session *session)
 	       !session->response_over && may_ask(session)) {
 		size_t used = 0;
 
+		if (!http_parser_in_message(session->parser))
+			session->begun = uv_now(session->proxy->loop);
 		r = http_parser_feed(session->parser, buf_bytes(&session->input),
 				     buf_len(&session->input), &used);
 		if (r == 0)
@@ -672,25 +678,50 @@ void https_flush(struct proxy *proxy)
 	}
 }
 
+/* Of a head the whole time counts, of a body that since its last byte: one octet now and then is no
+ * way to keep a connection. */
+static bool is_too_slow(const struct http_session *session, uint64_t now)
+{
+	if (session->request_over || !http_parser_in_message(session->parser))
+		return false;
+	return session->exchange ? now - session->since > HTTP_BODY_TIMEOUT
+				 : now - session->begun > HTTP_HEAD_TIMEOUT;
+}
+
+static bool is_idle(const struct http_session *session, uint64_t now)
+{
+	return !session->exchange && !http_parser_in_message(session->parser) &&
+	       now - session->since > HTTP_IDLE_TIMEOUT;
+}
+
+static void sweep(struct http_session *session, uint64_t now)
+{
+	bool waits = session->exchange && session->expects && !session->continued;
+
+	if (session->exchange && exchange_is_full(session->exchange))
+		session->since = now; /* it waits for us */
+	/* Many an origin says nothing before the body; the app must not wait for ever. */
+	if (waits && now - session->since > HTTP_CONTINUE_TIMEOUT) {
+		session->since = now;
+		say_continue(session);
+	} else if (is_too_slow(session, now)) {
+		session->proxy->statistics.timed_out++;
+		if (!session->response_begun)
+			refuse(session, 408, "Request Timeout",
+			       "The request was not complete in time.");
+		session_close(session, !session->response_begun);
+	} else if (is_idle(session, now)) {
+		session_close(session, true);
+	}
+}
+
 void https_sweep(struct proxy *proxy, uint64_t now)
 {
 	struct http_session *session, *next;
 
 	for (session = TAILQ_FIRST(&proxy->https); session; session = next) {
-		bool asking = http_parser_in_message(session->parser);
-
 		next = TAILQ_NEXT(session, entry);
-		if (session->exchange && exchange_is_full(session->exchange))
-			session->since = now; /* it waits for us */
-		if (asking && !session->request_over && now - session->since > HTTP_HEAD_TIMEOUT) {
-			if (!session->response_begun)
-				refuse(session, 408, "Request Timeout",
-				       "The request was not complete in time.");
-			session_close(session, !session->response_begun);
-		} else if (!asking && !session->exchange &&
-			   now - session->since > HTTP_IDLE_TIMEOUT) {
-			session_close(session, true);
-		}
+		sweep(session, now);
 	}
 }
 

@@ -47,7 +47,7 @@ void proxy_link_lost(struct proxy *proxy, struct link *link);
 
 struct proxy_statistics {
 	uint64_t accepted, refused, http_requests, tls_streams, tcp_streams, upgraded_streams,
-		bad_requests, held_streams, held_over, no_descriptors;
+		bad_requests, timed_out, held_streams, held_over, no_descriptors;
 	uint64_t spliced,
 		no_pipes; /* large streams that the kernel carries; or not, for lack of pipes */
 	size_t sessions, pipes;

@@ -19,6 +19,7 @@ from hears import connect, held, listen, metric, offline, read_all
 from hears import wait_held, wait_received, wait_state
 from hears import hears, shared  # noqa: F401 (fixtures)
 from network import LINKS, ORIGIN
+from rawhttp import read_head
 
 CONFIG = {
     "defaults": {"hold": "20s"},
@@ -386,6 +387,57 @@ def test_a14_after_the_response_nothing_happens(hears, origin):
     peer.send(OK)
     hears_ok(app)
     hears.cut("wifi")
+    origin.nobody_comes()
+
+
+ASKS = request("POST", b"hello", fields=["Expect: 100-continue"])[:-5]
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def asked_over_wifi(lab, origin):
+    app = app_sends(lab, ASKS)
+    assert b"\r\nExpect: 100-continue\r\n" in origin.accept("wifi").read_until(b"\r\n\r\n")
+    return app
+
+
+def test_a15_while_the_origin_is_asked_about_a_body_the_next_link_asks_again(hears, origin):
+    app = asked_over_wifi(hears, origin)
+    hears.cut("wifi")
+    peer = origin.accept("lte")
+    assert b"\r\nExpect: 100-continue\r\n" in peer.read_until(b"\r\n\r\n")
+    peer.send(CONTINUE)
+    assert read_head(app).startswith(b"HTTP/1.1 100 ")
+    app.sendall(b"hello")
+    assert peer.read_request().endswith(b"\r\n\r\nhello")
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a15_over_the_last_link_100_is_said_here_and_it_is_held(hears, origin):
+    hears.cut("lte")
+    app = asked_over_wifi(hears, origin)
+    hears.cut("wifi")
+    assert read_head(app) == CONTINUE
+    app.sendall(b"hello")
+    wait_held(hears)
+    hears.restore("lte")
+    peer = origin.accept("lte")
+    assert peer.read_request().endswith(b"\r\n\r\nhello") and b"Expect" not in peer.got
+    peer.send(OK)
+    hears_ok(app)
+
+
+def test_a15_once_it_said_yes_the_body_is_on_its_way(hears, origin):
+    """What became of the body, which nobody has whole, cannot be known."""
+    app = app_sends(hears, ASKS)
+    peer = origin.accept("wifi")
+    peer.read_until(b"\r\n\r\n")
+    peer.send(CONTINUE)
+    assert read_head(app).startswith(b"HTTP/1.1 100 ")
+    app.sendall(b"hel")
+    peer.read_until(b"hel")
+    hears.cut("wifi")
+    hears_502(app)
     origin.nobody_comes()
 
 

@@ -121,3 +121,77 @@ def test_the_app_that_expects_100_hears_it_while_its_request_is_held(hears):
             hears.restore("wifi", wait=False)
             assert read_all(app).endswith(b"ok")
     assert "expect" not in fields(got[0])
+
+
+ASKS = (b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        b"Content-Length: 5\r\n\r\n")  # fmt: skip
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_the_origin_is_asked_whether_it_wants_the_body(hears):
+    def answer(peer, head):
+        peer.sendall(CONTINUE)
+        assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
+        peer.sendall(OK)
+
+    with origin(hears, answer) as got, connect(hears, ORIGIN[0], PORT) as app:
+        app.sendall(ASKS)
+        said = read_head(app)
+        assert said.startswith(b"HTTP/1.1 100 Continue\r\n")
+        assert fields(said) == {"via": ["1.1 holdfast"]}
+        app.sendall(b"hello")
+        said = read_all(app)
+    assert said.startswith(b"HTTP/1.1 200 ") and said.endswith(b"\r\n\r\nok")
+    assert fields(got[0])["expect"] == ["100-continue"]
+
+
+def test_the_origin_that_does_not_want_the_body_does_not_get_it(hears):
+    rest = []
+
+    def answer(peer, head):
+        peer.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nwho?")
+        rest.append(peer.recv(100))
+
+    with origin(hears, answer), connect(hears, ORIGIN[0], PORT) as app:
+        app.sendall(ASKS)
+        said = read_all(app)
+    assert said.startswith(b"HTTP/1.1 401 ") and said.endswith(b"\r\n\r\nwho?")
+    assert fields(said)["connection"] == ["close"] and rest == [b""]
+
+
+def test_where_the_origin_says_nothing_100_is_said_here_after_a_while(hears):
+    """Origins of HTTP/1.0, and those that never heard of it, wait for the body."""
+
+    def answer(peer, head):
+        assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
+        peer.sendall(CONTINUE + OK)  # too late: nobody wants to hear it
+
+    with origin(hears, answer), connect(hears, ORIGIN[0], PORT) as app:
+        app.sendall(ASKS)
+        assert read_head(app) == CONTINUE
+        app.sendall(b"hello")
+        assert read_all(app).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_did_not_wait_goes_on_with_its_expectation(hears):
+    def answer(peer, head):
+        assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
+        peer.sendall(OK)
+
+    with origin(hears, answer):
+        said = talk(hears, ASKS + b"hello", ORIGIN[0], PORT)
+    assert said.startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_expectation_of_http_1_0_is_not_heard(hears):
+    """RFC 9110, 10.1.1: a server that receives it in an HTTP/1.0 request must ignore it."""
+    asked = ASKS.replace(b"HTTP/1.1", b"HTTP/1.0") + b"hello"
+    with origin(hears, lambda peer, head: (peer.recv(5), peer.sendall(OK))) as got:
+        said = talk(hears, asked, ORIGIN[0], PORT)
+    assert said.startswith(b"HTTP/1.1 200 ") and "expect" not in fields(got[0])
+
+
+def test_an_expectation_without_a_body_asks_nothing(hears):
+    with origin(hears) as got:
+        said = talk(hears, GET.replace(b"Host", b"Expect: 100-continue\r\nHost"), ORIGIN[0], PORT)
+    assert said.startswith(b"HTTP/1.1 200 ") and "expect" not in fields(got[0])
