@@ -67,6 +67,8 @@ static const struct {
 	 "Bodies refused for want of room on the disk"},
 	{"holdfast_store_commits", METRIC_COUNTER, STATUS(store.commits), "Database commits"},
 	{"holdfast_store_failures", METRIC_COUNTER, STATUS(store.failures), "Failed commits"},
+	{"holdfast_store_corrupt", METRIC_COUNTER, STATUS(store.corrupt),
+	 "Corrupt databases that were put aside"},
 	{"holdfast_dns_virtual", METRIC_COUNTER, STATUS(resolver.answered_virtual),
 	 "DNS answers with virtual addresses"},
 	{"holdfast_dns_upstream", METRIC_COUNTER, STATUS(resolver.answered_upstream),

@@ -136,6 +136,9 @@
 #define STORE_BATCH_MAX	     256
 #define STORE_STATEMENTS_MAX 256	/* prepared ones that are kept */
 #define STORE_CHECK_MAX	     (16 << 20) /* a file up to this size is checked whole after a crash */
+#define STORE_PARTS_MAX	     8		/* that bring a schema */
+#define STORE_ASIDE_MAX	     3		/* corrupt files that are kept */
+#define STORE_OPEN_WAIT	     5000	/* ms between tries to open what could not be opened */
 
 /* spool */
 #define SPOOL_MEMORY	  (64 << 10)  /* a longer body goes to a file */

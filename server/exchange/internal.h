@@ -91,6 +91,7 @@ struct exchange {
 	uint64_t to_deliver;
 	bool delivering, paused;
 	bool hashed;
+	bool stored_anew; /* after the database was found corrupt */
 	uint8_t hash[32], body_hash[32];
 	struct queue_event *events;
 	size_t event_count;

@@ -181,12 +181,19 @@ static void refuse_storage(struct exchange *exchange, int status)
 				NULL);
 }
 
+static void write_down(struct exchange *exchange);
+
 static void on_stored(void *arg, int status)
 {
 	struct exchange *exchange = ticket_take(arg);
 
 	if (!exchange)
 		return;
+	if (status == -EBADMSG && !exchange->stored_anew) {
+		exchange->stored_anew = true; /* a new database is there by now */
+		write_down(exchange);
+		return;
+	}
 	if (status < 0) {
 		refuse_storage(exchange, status);
 		return;
@@ -203,12 +210,11 @@ static void on_stored(void *arg, int status)
 				exchange->id);
 }
 
-void exchange_store(struct exchange *exchange)
+static void write_down(struct exchange *exchange)
 {
 	struct ticket *ticket = exchange_ticket(exchange);
 	int r = -ENOMEM;
 
-	exchange_enter(exchange, EXCHANGE_STORING);
 	if (ticket)
 		r = exchange_put(exchange, !is_accepted(exchange), on_stored, ticket);
 	if (r == 0)
@@ -216,6 +222,12 @@ void exchange_store(struct exchange *exchange)
 	if (ticket)
 		ticket_take(ticket);
 	refuse_storage(exchange, r);
+}
+
+void exchange_store(struct exchange *exchange)
+{
+	exchange_enter(exchange, EXCHANGE_STORING);
+	write_down(exchange);
 }
 
 /* --- the answer of a stored exchange --- */
@@ -386,7 +398,9 @@ static void hand_over(struct exchange *exchange, const struct queue_row *row)
 static void deleted(struct exchange *exchange)
 {
 	exchange_answer(exchange, 504, "No response",
-			"The stored request was deleted before it had a response.", NULL);
+			"The stored request was deleted, or lost with a corrupt database, before "
+			"it had a response.",
+			NULL);
 }
 
 static void cannot_read(struct exchange *exchange)

@@ -42,6 +42,8 @@ struct programs {
 	struct config *config;
 	struct steer *steer;
 	struct store *store;
+	struct store_listener listener;
+	bool unread; /* the file could not be opened at the start: what is confirmed is not known */
 	programs_event_cb on_event;
 	void *arg;
 	struct program builtin;

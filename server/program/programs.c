@@ -223,6 +223,9 @@ void programs_warnings(struct programs *programs, struct program_warnings *ret_w
 	const char *problem;
 
 	ret_warnings->count = 0;
+	if (programs->unread)
+		warn(ret_warnings, "the database could not be opened at the start: the built-in "
+				   "program is in service, others wait for a restart");
 	if (programs->config->programs.allow_unsigned)
 		warn(ret_warnings, "programs.allow_unsigned is set: whoever reaches the API can "
 				   "put a program in charge of all traffic");
@@ -322,8 +325,8 @@ static int on_load_row(void *arg, const struct program_row *row)
 	struct programs *programs = arg;
 	struct program *program;
 
-	if (programs->count == PROGRAMS_MAX)
-		return 0;
+	if (programs->count == PROGRAMS_MAX || programs_by_id(programs, row->id))
+		return 0; /* there already: read again, the file was found corrupt meanwhile */
 	program = calloc(1, sizeof(*program));
 	if (!program)
 		return -ENOMEM;
@@ -348,6 +351,24 @@ static int on_load_newest(void *arg, const struct program_newest *newest)
 	if (programs->newest_count < PROGRAM_NAMES_MAX)
 		programs->newest[programs->newest_count++] = *newest;
 	return 0;
+}
+
+/* Older versions than these stay refused; objects are nowhere but in the database. */
+static void on_reopened(void *arg, bool empty)
+{
+	struct programs *programs = arg;
+
+	for (size_t i = 0; empty && i < programs->newest_count; i++) {
+		struct save *save = save_new();
+
+		if (save)
+			save_newest(save, &programs->newest[i]);
+		programs_save(programs, save);
+	}
+	for (size_t i = 0; empty && i < programs->count; i++)
+		program_note(programs, programs->items[i],
+			     "its object is lost with a corrupt database: delete it, and upload it "
+			     "again");
 }
 
 static int load(struct programs *programs)
@@ -384,6 +405,7 @@ int programs_new(uv_loop_t *loop, struct config *config, struct steer *steer, st
 		 programs_event_cb on_event, void *arg, struct programs **ret_programs)
 {
 	struct programs *programs = calloc(1, sizeof(*programs));
+	struct store_statistics statistics;
 	int r;
 
 	if (!programs)
@@ -394,10 +416,15 @@ int programs_new(uv_loop_t *loop, struct config *config, struct steer *steer, st
 	programs->store = store;
 	programs->on_event = on_event;
 	programs->arg = arg;
+	programs->listener = (struct store_listener){.reopened = on_reopened, .arg = programs};
+	store_listen(store, &programs->listener);
 	r = load(programs);
+	store_statistics(store, &statistics);
+	programs->unread = statistics.stands_in;
 	if (r == 0)
 		r = programs_start(programs);
 	if (r < 0) {
+		store_unlisten(store, &programs->listener);
 		programs_free(programs);
 		return r;
 	}
@@ -420,6 +447,7 @@ static void on_timer_closed(uv_handle_t *handle)
 void programs_stop(struct programs *programs, void (*stopped)(void *arg), void *arg)
 {
 	programs->closing = true;
+	store_unlisten(programs->store, &programs->listener);
 	programs->stopped = stopped;
 	programs->stopped_arg = arg;
 	uv_close((uv_handle_t *)&programs->deadline, on_timer_closed);

@@ -371,7 +371,8 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	sqlite3_stmt *stmt;
 	int r = upgrade(db);
 
-	if (r == 0)
+	op->delta = (struct delta){.owing = 0}; /* it may run twice */
+	if (r == 0 && op->flag)
 		r = take_back(db);
 	if (r == 0)
 		r = sql_row(db, &stmt, "SELECT coalesce(max(seq), 0) FROM requests", "");
@@ -398,6 +399,49 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	return r;
 }
 
+/* In the order of the lane: what was committed before is in these sums, what comes after is added
+ * to them. */
+static void begin(struct queue *queue, const struct op *op)
+{
+	struct queue_totals *t = &queue->totals;
+
+	t->stored = t->sending = t->done = t->failed = t->expired = t->owing = t->bytes = 0;
+	apply_delta(queue, &op->delta);
+	queue->first_seq = op->last_seq;
+	queue->next_due = t->stored ? 1 : 0;
+	if (t->stored)
+		log_info("queue", "%llu stored exchanges wait", (unsigned long long)t->stored);
+}
+
+static void finish_start(struct op *op, int status)
+{
+	struct queue *queue = op->queue;
+
+	if (status < 0) {
+		log_error("queue", "the queue cannot be read: %s", strerror(-status));
+		return;
+	}
+	begin(queue, op);
+}
+
+/* Nobody will hear of the rows that were there; there may be others. */
+static void on_reopened(void *arg, bool empty)
+{
+	struct queue *queue = arg;
+	struct op *op = op_new(queue, run_start, false, 0);
+	int r = -ENOMEM;
+
+	watches_gone(queue);
+	if (op) {
+		op->finish = finish_start;
+		op->flag = !empty;
+		op->wake = true;
+		r = op_submit(op);
+	}
+	if (r < 0)
+		log_error("queue", "the queue cannot be read: %s", strerror(-r));
+}
+
 int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
 	      struct queue **ret_queue)
 {
@@ -408,14 +452,16 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 	if (!queue)
 		return -ENOMEM;
 	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
+	queue->listener = (struct store_listener){.reopened = on_reopened, .arg = queue};
+	queue_set_limits(queue, limits);
 	op = op_new(queue, run_start, false, 0);
 	if (op) {
+		op->flag = true;
 		r = store_schema(store, schema);
 		if (r == 0)
 			r = store_run_now(store, &op->job);
 		if (r == 0)
-			apply_delta(queue, &op->delta);
-		queue->first_seq = op->last_seq;
+			begin(queue, op);
 		op_free(op);
 	}
 	if (r < 0) {
@@ -423,12 +469,7 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 		free(queue);
 		return r;
 	}
-	queue->totals.max_bytes = limits->max_bytes;
-	queue->totals.max_count = limits->max_count;
-	queue->next_due = queue->totals.stored ? 1 : 0;
-	if (queue->totals.stored)
-		log_info("queue", "%llu stored exchanges wait",
-			 (unsigned long long)queue->totals.stored);
+	store_listen(store, &queue->listener);
 	*ret_queue = queue;
 	return 0;
 }
@@ -438,6 +479,7 @@ void queue_close(struct queue *queue)
 	if (queue->closing)
 		return;
 	queue->closing = true;
+	store_unlisten(queue->store, &queue->listener);
 	watches_clear(queue);
 	queue_unref(queue);
 }

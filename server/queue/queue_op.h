@@ -51,7 +51,7 @@ struct op {
 	const uint8_t *hash, *body_hash;
 	int64_t now, next_attempt, step;
 	struct queue_limits limits;
-	bool flag; /* bodies wanted; count the attempt */
+	bool flag; /* bodies wanted; count the attempt; leases are left of before */
 	uint64_t reserved;
 	bool crowded; /* a put that may find the queue full */
 	struct queue_watch *watch;
@@ -77,6 +77,7 @@ struct watch_list;
 struct queue {
 	uv_loop_t *loop;
 	struct store *store;
+	struct store_listener listener; /* to another database than before */
 	struct queue_limits limits;
 	struct queue_totals totals;
 	unsigned refs; /* the owner's and one an op */
@@ -163,3 +164,5 @@ int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unu
 /* All who are there and have nothing yet. */
 void watches_tell(struct queue *queue, const char *id, enum queue_news news);
 void watches_clear(struct queue *queue);
+/* All hear QUEUE_GONE, but those who have the answer in their hands. */
+void watches_gone(struct queue *queue);

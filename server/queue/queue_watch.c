@@ -96,6 +96,25 @@ void watches_clear(struct queue *queue)
 		watch_free(queue->watches->first);
 }
 
+static struct queue_watch *first_waiting(struct queue *queue)
+{
+	for (struct watch_list *list = queue->watches; list; list = list->hh.next) {
+		struct queue_watch *watch = first_at(queue, list->id, WAITS, BEHIND);
+
+		if (watch)
+			return watch;
+	}
+	return NULL;
+}
+
+void watches_gone(struct queue *queue)
+{
+	struct queue_watch *watch;
+
+	while ((watch = first_waiting(queue)))
+		watch_tell(watch, QUEUE_GONE);
+}
+
 static int run_look(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;

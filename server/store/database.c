@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "store/aside.h"
 #include "store/statements.h"
 #include "store/store.h"
 
@@ -19,10 +20,12 @@
 enum {
 	APPLICATION_ID = 0x48466473, /* "HFds": this file is ours */
 	SCHEMA_VERSION = 2,	     /* 1: no request_pieces; its rows are read as they are */
+	VERSION_MAX = 999,	     /* of any program to come */
 };
 
 struct paths {
-	char dir[PATH_MAX / 2], db[PATH_MAX], wal[PATH_MAX], shm[PATH_MAX], suspect[PATH_MAX];
+	char dir[PATH_MAX / 2], db[PATH_MAX], wal[PATH_MAX], shm[PATH_MAX], journal[PATH_MAX],
+		suspect[PATH_MAX];
 };
 
 static int paths_make(struct paths *paths, const char *dir)
@@ -33,6 +36,7 @@ static int paths_make(struct paths *paths, const char *dir)
 	snprintf(paths->db, sizeof(paths->db), "%s/holdfast.db", dir);
 	snprintf(paths->wal, sizeof(paths->wal), "%s/holdfast.db-wal", dir);
 	snprintf(paths->shm, sizeof(paths->shm), "%s/holdfast.db-shm", dir);
+	snprintf(paths->journal, sizeof(paths->journal), "%s/holdfast.db-journal", dir);
 	snprintf(paths->suspect, sizeof(paths->suspect), "%s/holdfast.db-suspect", dir);
 	return 0;
 }
@@ -94,6 +98,29 @@ static int read_int(sqlite3 *db, const char *sql, int64_t *ret_value)
 	return r == SQLITE_ROW ? 0 : store_errno(r == SQLITE_DONE ? SQLITE_CORRUPT : r);
 }
 
+/* A database that cannot be ours, or is of a version to come, is nobody's to put aside. But our
+ * tables under another mark, or a version that no program ever had: that is damage. */
+static int judge_mark(sqlite3 *db, int64_t id, int64_t version)
+{
+	int64_t ours = 0;
+	int r = read_int(db,
+			 "SELECT count(*) FROM sqlite_master"
+			 " WHERE name IN ('requests', 'names', 'program')",
+			 &ours);
+
+	if (r < 0)
+		return r;
+	if (id == APPLICATION_ID ? version < 1 || version > VERSION_MAX : ours > 1)
+		return -EBADMSG;
+	if (id == APPLICATION_ID)
+		log_error("store",
+			  "the database is of version %lld; this program knows those up to %d",
+			  (long long)version, SCHEMA_VERSION);
+	else
+		log_error("store", "the database is of another program");
+	return -EMEDIUMTYPE;
+}
+
 /* Is it ours, and of a version that we understand? A new file is marked, and an old one, so that
  * no older program reads what it would not understand; its owners upgrade their tables. */
 static int check_mark(sqlite3 *db)
@@ -110,10 +137,8 @@ static int check_mark(sqlite3 *db)
 		return r;
 	if (id == APPLICATION_ID && version == SCHEMA_VERSION)
 		return 0;
-	if ((id || version || tables) && (id != APPLICATION_ID || version != 1)) {
-		log_error("store", "the database is not of this program or of another version");
-		return -EMEDIUMTYPE;
-	}
+	if ((id || version || tables) && (id != APPLICATION_ID || version != 1))
+		return judge_mark(db, id, version);
 	snprintf(sql, sizeof(sql),
 		 "BEGIN IMMEDIATE; PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT",
 		 APPLICATION_ID, SCHEMA_VERSION);
@@ -178,49 +203,52 @@ static int try_open(const struct paths *paths, bool check, sqlite3 **ret_db)
 	return 0;
 }
 
-/* The -wal goes along: it may hold what a person can still rescue. */
-static int put_aside(const struct paths *paths)
+static bool is_folder(const char *path)
 {
-	const char *const from[] = {paths->wal, paths->shm, paths->db};
-	const char *const suffix[] = {"-wal", "-shm", ""};
-	char base[PATH_MAX + 48], to[PATH_MAX + 64];
-	unsigned n = 0;
+	struct stat st;
 
-	do
-		snprintf(base, sizeof(base), "%s.corrupt-%lld%s%.*u", paths->db,
-			 (long long)time(NULL), n ? "." : "", n ? 1 : 0, n);
-	while (access(base, F_OK) == 0 && ++n < 1000);
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(to, sizeof(to), "%s%s", base, suffix[i]);
-		if (rename(from[i], to) < 0 && errno != ENOENT)
-			return -errno;
-	}
+	return lstat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* The log goes along: it may hold what a person can still rescue. */
+static int put_aside(const struct paths *paths, char ret_aside[DATABASE_ASIDE_MAX])
+{
+	char name[DATABASE_ASIDE_MAX];
+	int r = aside_put(paths->dir, name, sizeof(name));
+
+	if (r < 0)
+		return r;
 	sync_dir(paths->dir);
-	log_error("store", "%s is corrupt; put aside as %s, a new one is begun", paths->db, base);
+	log_error("store", "%s is corrupt; put aside as %s, a new one is begun", paths->db, name);
+	snprintf(ret_aside, DATABASE_ASIDE_MAX, "%s", name);
 	return 0;
 }
 
-int database_open(const char *dir, sqlite3 **ret_db, bool *ret_was_corrupt)
+/* After a crash a small file is read whole; a big one only when there was a sign. */
+static bool must_check(const struct paths *paths)
+{
+	return access(paths->suspect, F_OK) == 0 ||
+	       (file_size(paths->wal) && file_size(paths->db) <= STORE_CHECK_MAX);
+}
+
+int database_open(const char *dir, bool give_up, sqlite3 **ret_db,
+		  char ret_aside[DATABASE_ASIDE_MAX])
 {
 	struct paths *paths = malloc(sizeof(*paths));
-	bool suspect, check, corrupt = false;
 	int r;
 
 	if (!paths)
 		return -ENOMEM;
-	/* SQLite's own sums of memory cost a lock at every allocation. Of no effect when it runs
-	 * already: then this is not the first store. */
-	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	r = paths_make(paths, dir);
 	if (r < 0)
 		goto out;
-	suspect = access(paths->suspect, F_OK) == 0;
-	/* After a crash a small file is read whole; a big one only when there was a sign. */
-	check = suspect || (file_size(paths->wal) && file_size(paths->db) <= STORE_CHECK_MAX);
-	r = try_open(paths, check, ret_db);
+	if (give_up || is_folder(paths->db) || is_folder(paths->wal) || is_folder(paths->shm) ||
+	    is_folder(paths->journal))
+		r = -EBADMSG;
+	else
+		r = try_open(paths, must_check(paths), ret_db);
 	if (r == -EBADMSG) {
-		corrupt = true;
-		r = put_aside(paths);
+		r = put_aside(paths, ret_aside);
 		if (r == 0)
 			r = try_open(paths, false, ret_db);
 	}
@@ -228,10 +256,8 @@ int database_open(const char *dir, sqlite3 **ret_db, bool *ret_was_corrupt)
 		log_error("store", "cannot open %s: %s", paths->db, strerror(-r));
 		goto out;
 	}
-	if (suspect)
-		unlink(paths->suspect);
+	unlink(paths->suspect);
 	sync_dir(paths->dir);
-	*ret_was_corrupt = corrupt;
 out:
 	free(paths);
 	return r;
@@ -254,8 +280,7 @@ void database_suspect(sqlite3 *db)
 	snprintf(path, sizeof(path), "%s-suspect", sqlite3_db_filename(db, "main"));
 	if (access(path, F_OK) == 0)
 		return;
-	log_error("store", "the database is corrupt (%s); it is checked at the next start",
-		  sqlite3_errmsg(db));
+	log_error("store", "the database is corrupt: %s", sqlite3_errmsg(db));
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd >= 0)
 		close(fd);

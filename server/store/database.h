@@ -9,10 +9,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Opens or makes DIR/holdfast.db. A corrupt file is renamed NAME.corrupt-TIME with its -wal
- * and -shm, *ret_was_corrupt says so. -EBUSY: another process has it. */
-int database_open(const char *dir, sqlite3 **ret_db, bool *ret_was_corrupt)
-	__attribute__((warn_unused_result));
+enum { DATABASE_ASIDE_MAX = 64 };
+
+/* Opens or makes DIR/holdfast.db. A corrupt file, or whatever else has its name, is put aside with
+ * its log (aside.h), and ret_aside is the name it has then; else it is left as it was. give_up:
+ * put it aside without looking. -EBUSY: another process has it. */
+int database_open(const char *dir, bool give_up, sqlite3 **ret_db,
+		  char ret_aside[DATABASE_ASIDE_MAX]) __attribute__((warn_unused_result));
 void database_close(sqlite3 *db);
 /* A job met corruption: leave a note, so that the next open checks the whole file. */
 void database_suspect(sqlite3 *db);

@@ -16,7 +16,13 @@ struct job_list {
 
 struct store {
 	uv_loop_t *loop;
-	sqlite3 *db; /* the worker's while `busy`, else the loop's */
+	char *dir;
+	sqlite3 *db;	   /* the worker's while `busy`, else the loop's */
+	uint64_t tried_at; /* to open the file when another stands in, uv_hrtime */
+	bool checked;	   /* after a job met corruption; the next time it is put aside unseen */
+	const char *schemas[STORE_PARTS_MAX];
+	size_t schema_count;
+	struct store_listener *listeners;
 	struct job_list waiting, batch;
 	uv_work_t work;
 	uv_prepare_t turn; /* active while jobs wait for the end of the loop's turn */
@@ -26,6 +32,8 @@ struct store {
 	/* what the worker found, read by the loop after it */
 	int batch_error;
 	bool batch_wrote;
+	bool reopened; /* and the listeners are to be told */
+	bool found;    /* it is the one that could not be opened before */
 	struct store_statistics statistics;
 };
 
@@ -154,6 +162,103 @@ static int run_writers(struct store *store)
 	return error;
 }
 
+/* --- the database goes and comes --- */
+
+static int apply_schemas(struct store *store, size_t from)
+{
+	int r = execute(store, "BEGIN IMMEDIATE");
+
+	for (size_t i = from; i < store->schema_count && r == 0; i++)
+		r = execute(store, store->schemas[i]);
+	if (r == 0)
+		r = execute(store, "COMMIT");
+	if (r < 0) {
+		log_error("store", "schema: %s", sqlite3_errmsg(store->db));
+		if (!sqlite3_get_autocommit(store->db))
+			execute(store, "ROLLBACK");
+	}
+	return r;
+}
+
+static int open_and_apply(struct store *store, bool give_up)
+{
+	struct store_statistics *s = &store->statistics;
+	char aside[sizeof(s->aside)] = "";
+	int r = database_open(store->dir, give_up, &store->db, aside);
+
+	if (aside[0]) {
+		s->corrupt++;
+		memcpy(s->aside, aside, sizeof(aside));
+	}
+	if (r < 0)
+		return r;
+	r = apply_schemas(store, 0);
+	if (r < 0)
+		database_close(store->db);
+	return r;
+}
+
+/* The file, with the parts' tables. One that does not take them is damaged, too. */
+static int open_file(struct store *store, bool give_up)
+{
+	int r = open_and_apply(store, give_up);
+
+	return r == -EBADMSG || r == -EINVAL ? open_and_apply(store, true) : r;
+}
+
+/* Look-ups find nothing and changes fail with -EROFS, so that all but storing goes on. */
+static int stand_in(struct store *store)
+{
+	int r = store_errno(sqlite3_open(":memory:", &store->db));
+
+	if (r == 0)
+		r = apply_schemas(store, 0);
+	if (r == 0)
+		r = execute(store, "PRAGMA query_only=1");
+	if (r < 0)
+		sqlite3_close(store->db);
+	store->statistics.stands_in = r == 0;
+	store->tried_at = uv_hrtime();
+	return r;
+}
+
+/* What passes by itself, or may; not a mistake of the configuration or a second daemon. */
+static bool may_pass(int error)
+{
+	return error == -EROFS || error == -ENOSPC || error == -EDQUOT || error == -EIO ||
+	       error == -EACCES;
+}
+
+static bool met_corruption(const struct store *store)
+{
+	for (const struct store_job *job = store->batch.first; job; job = job->next)
+		if (job->status == -EBADMSG)
+			return true;
+	return false;
+}
+
+/* What is corrupt is read whole and put aside; a file that seems well then is believed once. What
+ * the batch wrote goes with a file that is put aside. */
+static void mend(struct store *store)
+{
+	uint64_t before = store->statistics.corrupt;
+
+	if (!store->statistics.stands_in)
+		database_suspect(store->db);
+	database_close(store->db);
+	store->statistics.stands_in = false;
+	if (open_file(store, store->checked) < 0 && stand_in(store) < 0)
+		abort(); /* no memory for an empty database */
+	store->checked = true;
+	if (!store->statistics.stands_in && store->statistics.corrupt == before)
+		return;
+	store->reopened = true;
+	for (struct store_job *job = store->batch.first; job; job = job->next)
+		if (!job->read_only)
+			job->status = -EBADMSG;
+	store->batch_error = -EBADMSG;
+}
+
 static void run_batch(struct store *store)
 {
 	struct store_job *job;
@@ -170,10 +275,10 @@ static void run_batch(struct store *store)
 			job->status = job->run(job, store->db);
 		else if (error < 0 && !job->read_only)
 			job->status = error;
-		if (job->status == -EBADMSG)
-			database_suspect(store->db);
 	}
 	store->batch_error = error;
+	if (met_corruption(store))
+		mend(store);
 }
 
 static int64_t pragma_value(sqlite3 *db, const char *sql)
@@ -219,11 +324,75 @@ static void count_batch(struct store *store)
 
 static void pump(struct store *store);
 
+static void tell_listeners(struct store *store)
+{
+	struct store_listener *listener, *next;
+	bool empty = !store->found;
+
+	if (!store->reopened || store->closing)
+		return;
+	store->reopened = store->found = false;
+	for (listener = store->listeners; listener; listener = next) {
+		next = listener->next;
+		listener->reopened(listener->arg, empty);
+	}
+}
+
+/* --- the file again, after another one stood in --- */
+
+static void on_try_work(uv_work_t *work)
+{
+	struct store *store = work->data;
+	sqlite3 *memory = store->db;
+
+	store->tried_at = uv_hrtime();
+	if (open_file(store, false) < 0) {
+		store->db = memory;
+		return;
+	}
+	database_close(memory);
+	store->reopened = store->found = true;
+}
+
+static void on_turn(uv_prepare_t *turn);
+
+/* What waits was submitted when nothing could be stored, by parts that do not know yet what is in
+ * the file: it fails as all before it did. */
+static void on_try_done(uv_work_t *work, int status)
+{
+	struct store *store = work->data;
+	size_t count = store->reopened ? store->waiting.count : 0;
+
+	(void)status;
+	if (store->reopened) {
+		log_info("store", "the database can be used");
+		store->statistics.stands_in = false;
+		store->statistics.last_error = 0;
+	}
+	tell_listeners(store); /* what they submit comes after those */
+	while (count--) {
+		struct store_job *job = job_list_pop(&store->waiting);
+
+		job->status = -EROFS;
+		if (job->done)
+			job->done(job, job->status);
+	}
+	store->busy = false;
+	uv_prepare_start(&store->turn, on_turn);
+}
+
+static bool try_the_file(const struct store *store)
+{
+	return store->statistics.stands_in && !store->closing &&
+	       (uv_hrtime() - store->tried_at) / 1000000 >= STORE_OPEN_WAIT;
+}
+
 static void on_turn(uv_prepare_t *turn)
 {
 	struct store *store = turn->data;
 
 	uv_prepare_stop(turn);
+	tell_listeners(store);
 	pump(store);
 }
 
@@ -253,6 +422,7 @@ static void on_work_done(uv_work_t *work, int status)
 		if (job->done)
 			job->done(job, job->status);
 	}
+	tell_listeners(store);
 	store->busy = false;
 	pump_soon(store);
 }
@@ -270,6 +440,7 @@ static void on_turn_closed(uv_handle_t *handle)
 	void (*closed)(void *arg) = store->closed;
 	void *arg = store->closed_arg;
 
+	free(store->dir);
 	free(store);
 	if (closed)
 		closed(arg);
@@ -300,6 +471,10 @@ static void pump(struct store *store)
 			queue_work(store, on_close_work, on_close_done);
 		return;
 	}
+	if (try_the_file(store)) {
+		queue_work(store, on_try_work, on_try_done);
+		return;
+	}
 	while (store->waiting.count && store->batch.count < STORE_BATCH_MAX)
 		job_list_push(&store->batch, job_list_pop(&store->waiting));
 	queue_work(store, on_work, on_work_done);
@@ -308,52 +483,94 @@ static void pump(struct store *store)
 int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 {
 	struct store *store = calloc(1, sizeof(*store));
-	int r;
+	int r = -ENOMEM;
 
 	if (!store)
-		return -ENOMEM;
+		return r;
+	/* SQLite's own sums of memory cost a lock at every allocation. Of no effect when it runs
+	 * already: then this is not the first store. */
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	store->loop = loop;
 	job_list_init(&store->waiting);
 	job_list_init(&store->batch);
-	r = database_open(dir, &store->db, &store->statistics.was_corrupt);
+	store->dir = strdup(dir);
+	if (store->dir)
+		r = open_file(store, false);
+	if (may_pass(r)) {
+		store->statistics.last_error = r;
+		r = stand_in(store);
+	}
 	if (r < 0) {
+		free(store->dir);
 		free(store);
 		return r;
 	}
 	store->statistics.database_bytes = database_bytes(store->db);
 	uv_prepare_init(loop, &store->turn);
 	store->turn.data = store;
+	store->reopened = store->statistics.corrupt;
+	pump_soon(store);
 	*ret_store = store;
 	return 0;
 }
 
+void store_listen(struct store *store, struct store_listener *listener)
+{
+	listener->next = store->listeners;
+	store->listeners = listener;
+}
+
+void store_unlisten(struct store *store, struct store_listener *listener)
+{
+	struct store_listener **at = &store->listeners;
+
+	while (*at && *at != listener)
+		at = &(*at)->next;
+	if (*at)
+		*at = listener->next;
+}
+
 int store_schema(struct store *store, const char *sql)
 {
+	bool stands_in = store->statistics.stands_in;
 	int r;
 
-	if (store->busy)
+	if (store->busy || store->schema_count == STORE_PARTS_MAX)
 		return -EBUSY;
-	r = execute(store, "BEGIN IMMEDIATE");
-	if (r == 0)
-		r = execute(store, sql);
-	if (r == 0)
-		r = execute(store, "COMMIT");
-	if (r < 0) {
-		log_error("store", "schema: %s", sqlite3_errmsg(store->db));
-		if (!sqlite3_get_autocommit(store->db))
-			execute(store, "ROLLBACK");
-	}
+	store->schemas[store->schema_count++] = sql;
+	if (stands_in)
+		execute(store, "PRAGMA query_only=0");
+	r = apply_schemas(store, store->schema_count - 1);
+	if (stands_in)
+		execute(store, "PRAGMA query_only=1");
+	if (r != -EBADMSG && r != -EINVAL)
+		return r;
+	/* Its own tables are not what they should be: damaged in a way that no check finds. */
+	database_close(store->db);
+	r = open_file(store, true);
+	if (r < 0)
+		r = stand_in(store);
+	store->reopened = true;
+	pump_soon(store);
 	return r;
 }
 
 int store_run_now(struct store *store, struct store_job *job)
 {
+	enum { TRIES = 3 }; /* the file is checked, at the next time put aside */
+
 	if (store->busy || store->waiting.count)
 		return -EBUSY;
-	job_list_push(&store->batch, job);
-	run_batch(store);
-	count_batch(store);
-	job_list_init(&store->batch);
+	for (int i = 0; i < TRIES; i++) {
+		job_list_push(&store->batch, job);
+		run_batch(store);
+		count_batch(store);
+		job_list_init(&store->batch);
+		if (job->status != -EBADMSG)
+			break;
+	}
+	if (store->reopened)
+		pump_soon(store);
 	return job->status;
 }
 

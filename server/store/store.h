@@ -4,8 +4,12 @@
  * commit is on the disk (WAL, synchronous=FULL).
  *
  * Owns the file and the connection. Knows no table but its own `meta`: queue and resolver
- * bring their schema and their statements. A corrupt file is put aside (NAME.corrupt-TIME),
- * said so, and a new one begun. Nobody else touches the connection.
+ * bring their schema and their statements. Nobody else touches the connection.
+ *
+ * A corrupt file, found so at the start or by a job, is put aside (NAME.corrupt-TIME) and a new
+ * one begun. While there is no disk to open it on, an empty database in memory stands in, which
+ * takes no changes (-EROFS), and the file is tried again now and then, when there is work.
+ * Whoever keeps in memory what stands in the database listens for such a change.
  */
 #pragma once
 
@@ -43,10 +47,23 @@ struct store_job {
  * The schema of a part is applied with store_schema before the loop runs. */
 int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 	__attribute__((warn_unused_result));
-/* Statements that make a part's tables ("CREATE TABLE IF NOT EXISTS ..."), run at once. */
+/* Statements that make a part's tables ("CREATE TABLE IF NOT EXISTS ..."), run at once, and again
+ * for each new file: the text must live as long as the store. */
 int store_schema(struct store *store, const char *sql) __attribute__((warn_unused_result));
-/* Run one job now, blocking; only before the loop runs. Gives its status, never calls done. */
+/* Run one job now, blocking; only before the loop runs. Gives its status, never calls done. When
+ * the file is found corrupt the job runs once more, on what is there then. */
 int store_run_now(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
+
+/* `reopened`: another database is there than before: an empty one, or the one that could not be
+ * opened until now. On the loop; what it submits comes before the jobs of others from then on.
+ * Owned by the caller. */
+struct store_listener {
+	void (*reopened)(void *arg, bool empty);
+	void *arg;
+	struct store_listener *next;
+};
+void store_listen(struct store *store, struct store_listener *listener);
+void store_unlisten(struct store *store, struct store_listener *listener);
 
 /* 0, -EAGAIN when STORE_JOBS_MAX wait already, -ECANCELED after store_close (done is not called
  * then). */
@@ -58,7 +75,9 @@ struct store_statistics {
 	uint64_t jobs, commits, failures, refused;
 	size_t waiting;
 	uint64_t database_bytes; /* page_count * page_size after the last commit */
-	bool was_corrupt;	 /* a file was put aside at open */
+	uint64_t corrupt;	 /* files put aside since the start */
+	char aside[64];		 /* the name of the last one, or "" */
+	bool stands_in;		 /* the file could not be opened: nothing can be stored */
 	int last_error;		 /* negative errno of the last failed commit; 0 after a good one */
 };
 void store_statistics(const struct store *store, struct store_statistics *ret);

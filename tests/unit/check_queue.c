@@ -866,6 +866,53 @@ START_TEST(history_is_bounded)
 }
 END_TEST
 
+static int run_corrupt(struct store_job *job, sqlite3 *db)
+{
+	(void)job;
+	(void)db;
+	return -EBADMSG;
+}
+
+/* A job says so, twice: the first time the file is read whole and believed. */
+static void corrupt(void)
+{
+	static struct store_job job;
+
+	job = (struct store_job){.run = run_corrupt, .read_only = true};
+	ck_assert_int_eq(store_submit(store, &job), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(store_submit(store, &job), 0);
+	uv_run(&loop, UV_RUN_NOWAIT); /* it is with the worker */
+}
+
+START_TEST(a_database_that_is_begun_anew_has_no_rows_and_takes_new_ones)
+{
+	struct queue_watch *watch;
+	struct queue_request q = request_of(3);
+
+	put_number(1);
+	put_number(2);
+	ck_assert_int_eq(queue_watch(queue, "id-000001", on_seen, NULL, &watch), 0);
+	ck_assert_int_eq(lease(), 0);
+	corrupt();
+	/* On its way when it happens: into the new one. */
+	ck_assert_int_eq(put(&q), 0);
+	ck_assert_int_eq(seen, 1);
+	ck_assert_int_eq(news, QUEUE_GONE);
+	ck_assert_uint_eq(totals().stored, 1);
+	ck_assert_uint_eq(totals().sending, 0);
+	ck_assert_uint_eq(totals().owing, 1);
+	ck_assert_uint_eq(totals().put, 3);
+	ck_assert_int_eq(done("id-000001", 200), -ENOENT);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_str_eq(row->id, "id-000003");
+	ck_assert_int_eq(done("id-000003", 200), 0);
+	reopen();
+	ck_assert_uint_eq(totals().done, 1);
+	ck_assert_uint_eq(totals().stored, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("queue");
@@ -901,6 +948,7 @@ int main(void)
 	tcase_add_test(tc, what_waits_for_a_link_is_due_when_links_change);
 	tcase_add_test(tc, a_clock_that_is_first_right_after_boot_expires_nothing);
 	tcase_add_test(tc, history_is_bounded);
+	tcase_add_test(tc, a_database_that_is_begun_anew_has_no_rows_and_takes_new_ones);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

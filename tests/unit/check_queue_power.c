@@ -407,7 +407,7 @@ static void verify(void)
 		return;
 	}
 	store_statistics(store, &s);
-	if (s.was_corrupt)
+	if (s.corrupt)
 		complain("the database was corrupt");
 	looked = 0;
 	owing = 0;
