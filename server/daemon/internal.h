@@ -42,7 +42,6 @@ struct daemon {
 	struct steer *steer;
 	struct links *links;
 	struct store *store;
-	struct store_listener listener;
 	struct spools *spools;
 	struct programs *programs;
 	struct resolver *resolver;

@@ -268,6 +268,12 @@ static void work(void)
 		uv_loop_close(&loop);
 		return;
 	}
+	if (store_stands_in(store)) { /* the power went before the file was open */
+		did.starts++;
+		close_all();
+		uv_loop_close(&loop);
+		return;
+	}
 	for (int i = 0; i < IN_FLIGHT; i++)
 		put_next();
 	lease_next();
@@ -407,7 +413,7 @@ static void verify(void)
 		return;
 	}
 	store_statistics(store, &s);
-	if (s.corrupt)
+	if (s.put_aside)
 		complain("the database was corrupt");
 	looked = 0;
 	owing = 0;
