@@ -17,7 +17,7 @@ static void answer_problem(struct call *call, int error, const struct program_pr
 	} table[] = {
 		{EKEYREJECTED, 403}, {ENOENT, 404}, {EBUSY, 409},  {ESTALE, 409},
 		{EFBIG, 413},	     {EINVAL, 422}, {ENOMEM, 503}, {EAGAIN, 503},
-		{ECANCELED, 503},    {ENOSPC, 507}, {EROFS, 507},  {EIO, 507},
+		{ECANCELED, 503},    {ENOSPC, 507}, {EROFS, 507},
 	};
 	unsigned status = 500;
 
@@ -36,8 +36,10 @@ static void answer_refused(struct call *call, int error)
 	if (error == -EBUSY)
 		strcpy(problem.check, "state");
 	snprintf(problem.text, sizeof(problem.text), "%s",
-		 error == -EBUSY ? "another command on programs runs at this moment"
-				 : strerror(-error));
+		 error == -EBUSY   ? "another command on programs runs at this moment"
+		 : error == -EROFS ? "the database could not be opened at the start: restart the "
+				     "daemon when its disk is well"
+				   : strerror(-error));
 	answer_problem(call, error, &problem);
 	call_unref(call);
 }

@@ -74,27 +74,32 @@ static struct json_object *view_current_program(struct daemon *daemon,
 	return object;
 }
 
-static struct json_object *view_warnings(struct daemon *daemon, const struct daemon_status *status)
+static void add_store_warnings(struct json_object *array, const struct store_statistics *store)
+{
+	char text[256];
+
+	if (array && store->stands_in)
+		json_object_array_add(
+			array,
+			json_object_new_string("the database cannot be opened: nothing is stored, "
+					       "and what was stored waits; it is tried again"));
+	if (!array || !store->corrupt)
+		return;
+	snprintf(text, sizeof(text),
+		 "the database was corrupt: it was put aside as %s, and a new one begun; what was "
+		 "stored in it is not sent",
+		 store->aside);
+	json_object_array_add(array, json_object_new_string(text));
+}
+
+static struct json_object *view_warnings(struct daemon *daemon,
+					 const struct store_statistics *store)
 {
 	struct json_object *array = json_object_new_array();
 	const char *obstacle = daemon_obstacle(daemon);
 	struct program_warnings warnings;
-	const struct store_statistics *store = &status->store;
-	char text[160];
 
-	if (array && store->stands_in) {
-		snprintf(text, sizeof(text),
-			 "nothing can be stored: the database cannot be opened: %s",
-			 strerror(-store->stands_in));
-		json_object_array_add(array, json_object_new_string(text));
-	}
-	if (array && store->put_aside) {
-		snprintf(text, sizeof(text),
-			 "the database was corrupt and is put aside as %s in state_dir; what was "
-			 "stored in it is not sent",
-			 store->aside);
-		json_object_array_add(array, json_object_new_string(text));
-	}
+	add_store_warnings(array, store);
 	daemon_program_warnings(daemon, &warnings);
 	for (size_t i = 0; array && i < warnings.count; i++)
 		json_object_array_add(array, json_object_new_string(warnings.text[i]));
@@ -121,6 +126,19 @@ static struct json_object *view_queue(const struct daemon_status *status)
 	return object;
 }
 
+static struct json_object *view_store(const struct store_statistics *store)
+{
+	struct json_object *object = json_object_new_object();
+
+	add_count(object, "commits", store->commits);
+	add_count(object, "failures", store->failures);
+	add_count(object, "waiting", store->waiting);
+	add_count(object, "bytes", store->database_bytes);
+	add_count(object, "corrupt", store->corrupt);
+	add(object, "aside", store->aside[0] ? json_object_new_string(store->aside) : NULL);
+	return object;
+}
+
 static struct json_object *part_health(bool good, const char *why)
 {
 	struct json_object *object = json_object_new_object();
@@ -133,11 +151,12 @@ static struct json_object *part_health(bool good, const char *why)
 static struct json_object *view_health(const struct daemon_status *status)
 {
 	struct json_object *object = json_object_new_object();
-	char why[96] = "the last commit failed";
+	char why[96];
 
-	if (status->store.last_error)
-		snprintf(why, sizeof(why), "the last commit failed: %s",
-			 strerror(-status->store.last_error));
+	snprintf(why, sizeof(why), "%s: %s",
+		 status->store.stands_in ? "the database cannot be opened"
+					 : "the last commit failed",
+		 strerror(-status->store.last_error));
 	add(object, "steer", part_health(status->steering, "traffic is not steered"));
 	add(object, "queue", part_health(status->queue_open, "the queue is not open"));
 	add(object, "store", part_health(status->store.last_error == 0, why));
@@ -217,19 +236,6 @@ static struct json_object *view_upstream(const struct upstream_statistics *upstr
 	return object;
 }
 
-static struct json_object *view_store(const struct store_statistics *store)
-{
-	struct json_object *object = json_object_new_object();
-
-	add_count(object, "bytes", store->database_bytes);
-	add_count(object, "commits", store->commits);
-	add_count(object, "failures", store->failures);
-	add_count(object, "waiting", store->waiting);
-	add_count(object, "refused", store->refused);
-	add_count(object, "put_aside", store->put_aside);
-	return object;
-}
-
 static struct json_object *view_bodies(const struct spools_statistics *bodies)
 {
 	struct json_object *object = json_object_new_object();
@@ -293,8 +299,9 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "started", view_time(status.started));
 	add(object, "uptime", json_object_new_double((double)status.uptime / 1000));
 	add(object, "program", view_current_program(daemon, &status));
-	add(object, "warnings", view_warnings(daemon, &status));
+	add(object, "warnings", view_warnings(daemon, &status.store));
 	add(object, "queue", view_queue(&status));
+	add(object, "store", view_store(&status.store));
 	add(object, "health", view_health(&status));
 	add(object, "links", view_links_summary(daemon));
 	add(object, "requests", view_traffic(&status));
@@ -302,7 +309,6 @@ struct json_object *view_status(struct daemon *daemon, bool reduced)
 	add(object, "relay", view_relay(&status.relay));
 	add(object, "upstream", view_upstream(&status.upstream));
 	add(object, "bodies", view_bodies(&status.bodies));
-	add(object, "store", view_store(&status.store));
 	add(object, "dns", view_dns(&status.resolver));
 	add_count(object, "rss_anon", status.rss_anon);
 	return object;

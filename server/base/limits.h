@@ -134,11 +134,11 @@
 /* store */
 #define STORE_JOBS_MAX	     4096
 #define STORE_BATCH_MAX	     256
-#define STORE_STATEMENTS_MAX 256 /* prepared ones that are kept */
-#define STORE_PARTS_MAX	     8
-#define STORE_ASIDE_MAX	     3	   /* corrupt databases that are kept for a person to look into */
-#define STORE_OPEN_WAIT	     10000 /* between tries to open what cannot be opened */
+#define STORE_STATEMENTS_MAX 256	/* prepared ones that are kept */
 #define STORE_CHECK_MAX	     (16 << 20) /* a file up to this size is checked whole after a crash */
+#define STORE_PARTS_MAX	     8		/* that bring a schema */
+#define STORE_ASIDE_MAX	     3		/* corrupt files that are kept */
+#define STORE_OPEN_WAIT	     5000	/* ms between tries to open what could not be opened */
 
 /* spool */
 #define SPOOL_MEMORY	  (64 << 10)  /* a longer body goes to a file */
@@ -152,17 +152,13 @@
 #define SPOOL_LAST_SPARE  (4 << 20)   /* left free even by the answers of replays */
 
 /* queue */
-#define QUEUE_ROW_BYTES	  512	    /* a row's own cost against queue.max_bytes, above its bytes */
-#define QUEUE_DISK_SPARE  (8 << 20) /* left free by new rows, for results and the log */
-#define QUEUE_EVICT_MAX	  4096	    /* rows that go to make room for one */
-#define QUEUE_EVICTED_MAX 1000	    /* of them are kept for a person to see */
-#define QUEUE_PROMOTE_MAX 256	    /* rows whose time has come, brought back in one lease */
-#define QUEUE_LIST_SCAN	  5000	    /* rows looked at in one job of a listing */
-#define QUEUE_WATCHES_MAX 16384
-#define QUEUE_HINT_ROWS	  2000 /* read in one job */
-#define QUEUE_HINT_BITS                                                                       \
-	(1 << 20)	       /* of each filter; 100,000 rows: one in a hundred asks in vain \
-				*/
+#define QUEUE_ROW_BYTES	   512	     /* a row's own cost against queue.max_bytes, above its bytes */
+#define QUEUE_DISK_SPARE   (8 << 20) /* left free by new rows, for results and the log */
+#define QUEUE_EVICT_MAX	   4096	     /* rows that go to make room for one */
+#define QUEUE_EVICTED_MAX  1000	     /* of them are kept for a person to see */
+#define QUEUE_PROMOTE_MAX  256	     /* rows whose time has come, brought back in one lease */
+#define QUEUE_LIST_SCAN	   5000	     /* rows looked at in one job of a listing */
+#define QUEUE_WATCHES_MAX  16384
 #define QUEUE_EVENTS_MAX   64  /* of one exchange */
 #define QUEUE_SWEEP_BATCH  256 /* rows changed in one job of a sweep */
 #define QUEUE_LIST_MAX	   1000

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -458,6 +459,15 @@ bool conn_is_quiet(const struct conn *conn)
 	return conn->state == CONN_OPEN && !conn->got_eof &&
 	       uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
 	       recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+bool conn_is_gone(const struct conn *conn)
+{
+	struct pollfd socket = {0};
+
+	return conn->state == CONN_OPEN &&
+	       uv_fileno((const uv_handle_t *)&conn->tcp, &socket.fd) == 0 &&
+	       poll(&socket, 1, 0) == 1 && socket.revents & (POLLERR | POLLHUP);
 }
 
 /* --- with TLS --- */

@@ -78,6 +78,9 @@ void conn_reset(struct conn *conn);
 /* Has the peer neither ended the stream nor sent anything that was not read yet? Asks the socket.
  */
 bool conn_is_quiet(const struct conn *conn);
+/* After the peer's end, when no more is read: has it reset the connection since? Asks the socket.
+ */
+bool conn_is_gone(const struct conn *conn);
 struct ip conn_peer(const struct conn *conn, uint16_t *ret_port);
 struct ip conn_local(const struct conn *conn, uint16_t *ret_port); /* the original destination */
 uint64_t conn_bytes_in(const struct conn *conn);

@@ -50,19 +50,26 @@ static void on_queue_changed(void *arg, const char *id, enum request_state state
 	daemon_event(daemon, EVENT_REQUEST, id, "%s: %s", request_state_name(state), what);
 }
 
-static void on_queue_stuck(void *arg)
-{
-	struct daemon *daemon = arg;
-
-	log_warning("queue", "the disk takes no changes: nothing stored is sent, and nobody waits "
-			     "behind it");
-	daemon_changed(daemon);
-}
-
 static void on_exchange_event(void *arg, const char *id, const char *what)
 {
 	log_warning("exchange", "%s", what);
 	daemon_event(arg, EVENT_REQUEST, id, "%s", what);
+}
+
+/* Who waits behind stored ones need wait no more, or must: looked at again. */
+static void on_store_reopened(void *arg, bool empty)
+{
+	struct daemon *daemon = arg;
+	struct store_statistics store;
+
+	store_statistics(daemon->store, &store);
+	if (empty && store.corrupt)
+		daemon_event(daemon, EVENT_REQUEST, "store",
+			     "the database was corrupt: put aside as %s, a new one is begun",
+			     store.aside);
+	else
+		daemon_event(daemon, EVENT_REQUEST, "store", "the database can be used");
+	daemon_changed(daemon);
 }
 
 static bool lists_port(const struct rule_match *match, uint16_t port)
@@ -242,11 +249,9 @@ static int build_queue(struct daemon *daemon)
 	};
 	int r = queue_new(daemon->loop, daemon->store, &limits, &daemon->queue);
 
-	if (r < 0)
-		return r;
-	queue_set_observer(daemon->queue, on_queue_changed, daemon);
-	queue_set_stuck(daemon->queue, on_queue_stuck, daemon);
-	return 0;
+	if (r == 0)
+		queue_set_observer(daemon->queue, on_queue_changed, daemon);
+	return r;
 }
 
 static int build_proxy(struct daemon *daemon)
@@ -335,9 +340,14 @@ static int build(struct daemon *daemon, char *ret_error, size_t error_size)
 	r = store_open(loop, config->state_dir, &daemon->store);
 	if (r < 0) {
 		snprintf(ret_error, error_size, "%s: %s", config->state_dir,
-			 r == -EBUSY ? "busy: another holdfastd uses it" : strerror(-r));
+			 r == -EBUSY	     ? "busy: another holdfastd uses it"
+			 : r == -EMEDIUMTYPE ? "holdfast.db is of a newer holdfastd, or of another "
+					       "program; it is left as it is"
+					     : strerror(-r));
 		return r;
 	}
+	daemon->listener = (struct store_listener){.reopened = on_store_reopened, .arg = daemon};
+	store_listen(daemon->store, &daemon->listener);
 	STEP(spools_new(loop, config->state_dir, config->queue.max_bytes, &daemon->spools),
 	     "spools");
 	STEP(daemon_build_programs(daemon), "programs");

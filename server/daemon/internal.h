@@ -42,6 +42,7 @@ struct daemon {
 	struct steer *steer;
 	struct links *links;
 	struct store *store;
+	struct store_listener listener;
 	struct spools *spools;
 	struct programs *programs;
 	struct resolver *resolver;

@@ -256,12 +256,13 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 static bool wants_whole(const struct exchange *exchange)
 {
 	const struct http_head *head = exchange->request.head;
+	const struct queue *queue = exchange->exchanges->queue;
 
 	if (head->framing == HTTP_NO_BODY ||
 	    (head->framing == HTTP_LENGTH && head->content_length <= WHOLE_MAX &&
 	     !exchange->request.expects))
 		return true;
-	if (exchange_may_owe(exchange) || exchange_may_be_behind(exchange))
+	if (queue_has_debts(queue) || queue_has_backlog(queue))
 		return head->framing != HTTP_LENGTH ||
 		       head->content_length <= exchange->config->queue.max_request;
 	return !links_choose(exchange->exchanges->links, &exchange->rule->policy, 0);
@@ -271,6 +272,9 @@ void exchange_start(struct exchange *exchange)
 {
 	if (exchange->rule->policy.action == ACTION_REJECT)
 		exchange_answer(exchange, 403, "Forbidden", "A rule rejects this request.", NULL);
+	else if (exchange->request.secure && !exchange->server_name)
+		exchange_answer(exchange, 421, "Misdirected Request",
+				"For an https URI the rule must say upstream_tls.", NULL);
 	else if (wants_whole(exchange))
 		exchange_receive(exchange);
 	else
@@ -291,11 +295,6 @@ void exchange_resume(struct exchange *exchange)
 		upstream_resume(exchange->sending);
 	else
 		exchange_deliver(exchange);
-}
-
-bool exchange_is_held(const struct exchange *exchange)
-{
-	return exchange->state == EXCHANGE_HELD || exchange->state == EXCHANGE_WAITING;
 }
 
 static void forget(void *arg, int status)

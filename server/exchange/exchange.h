@@ -60,6 +60,8 @@ struct exchange_ops {
 	/* The response broke in the middle: the app's connection cannot be used again. */
 	void (*on_abort)(void *arg, const char *what);
 	void (*on_answer)(void *arg, const struct exchange_answer *answer);
+	/* It is held, and the app has shut its side: is there anybody? */
+	void (*on_held)(void *arg);
 	/* More of the request's body is wanted. */
 	void (*on_drain)(void *arg);
 	/* A 1xx before the response: the origin's; NULL: 100 of our own, as the body is wanted. */
@@ -82,6 +84,7 @@ struct exchange_request {
 	uint16_t port;
 	const char *name;      /* the virtual address's name; NULL for a real one */
 	const char *authority; /* "name" or "name:port", lower case */
+	bool secure;	       /* it was asked for by an https URI: only TLS will do */
 	bool expects;	       /* Expect: 100-continue was there, and a body is to come */
 };
 
@@ -101,12 +104,10 @@ bool exchange_is_full(const struct exchange *exchange);
 /* Backpressure of the app on the response. */
 void exchange_pause(struct exchange *exchange);
 void exchange_resume(struct exchange *exchange);
-/* Is nothing of a response there yet, so that an end of the app's stream means it hung up? */
-bool exchange_is_held(const struct exchange *exchange);
 /* The app is gone: cancelled and counted, or stored when the rule says so; freed either way. */
 void exchange_app_gone(struct exchange *exchange);
-/* The app has shut its side while the exchange was under way: it may still read an answer, but
- * if the exchange comes to be held it has hung up. */
+/* The app has shut its side. It may still read an answer, or be gone: on_held asks, once the
+ * exchange is held, or at once if it is. */
 void exchange_app_shut(struct exchange *exchange);
 /* When it is over. */
 void exchange_free(struct exchange *exchange);

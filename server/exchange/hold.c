@@ -120,17 +120,12 @@ static void hold_over(struct exchange *exchange)
 				NULL);
 }
 
-static void hung_up(struct exchange *exchange)
-{
-	exchange_leave(exchange);
-	exchange_enter(exchange, EXCHANGE_OVER);
-	exchange->ops.on_abort(exchange->arg, "the app hung up");
-}
-
 static void now_due(struct exchange *exchange, uint64_t now)
 {
 	if (exchange->app_shut) {
-		hung_up(exchange);
+		exchange->app_shut = false;
+		exchange_due(exchange);
+		exchange->ops.on_held(exchange->arg);
 	} else if (exchange->deadline <= now) {
 		hold_over(exchange);
 	} else {

@@ -91,6 +91,7 @@ struct exchange {
 	uint64_t to_deliver;
 	bool delivering, paused;
 	bool hashed;
+	bool stored_anew; /* after the database was found corrupt */
 	uint8_t hash[32], body_hash[32];
 	struct queue_event *events;
 	size_t event_count;
@@ -154,9 +155,6 @@ int exchange_secure(struct exchange *exchange) __attribute__((warn_unused_result
 const char *exchange_scheme(const struct exchange *exchange);
 
 /* keep.c */
-/* May a stored one owe it its answer; may it be behind a backlog? From memory. */
-bool exchange_may_owe(const struct exchange *exchange);
-bool exchange_may_be_behind(const struct exchange *exchange);
 void exchange_match(struct exchange *exchange);
 void exchange_store(struct exchange *exchange);
 void exchange_wait_over(struct exchange *exchange);

@@ -30,35 +30,6 @@ static bool is_ordered(const struct exchange *exchange)
 	       !http_method_is_safe(http_method(exchange->request.head));
 }
 
-static struct queue_about about(const struct exchange *exchange)
-{
-	const struct exchange_request *request = &exchange->request;
-
-	return (struct queue_about){
-		.source = request->source,
-		.scheme = exchange_scheme(exchange),
-		.authority = request->authority,
-		.method = http_method(request->head),
-		.target = http_target(request->head),
-		.idempotency_key = http_field(request->head, "idempotency-key"),
-	};
-}
-
-bool exchange_may_owe(const struct exchange *exchange)
-{
-	const struct queue_about asked = about(exchange);
-
-	return exchange->rule->policy.dedupe && !exchange->request.head->upgrade &&
-	       queue_may_owe(exchange->exchanges->queue, &asked);
-}
-
-bool exchange_may_be_behind(const struct exchange *exchange)
-{
-	const struct queue_about asked = about(exchange);
-
-	return is_ordered(exchange) && queue_may_be_behind(exchange->exchanges->queue, &asked);
-}
-
 static void dispatch(struct exchange *exchange)
 {
 	exchange->tried = 0;
@@ -113,7 +84,7 @@ static void on_match(void *arg, int status, const struct queue_match *match)
 	case MATCH_NONE:
 		break;
 	}
-	exchange->behind = match->behind && exchange_may_be_behind(exchange);
+	exchange->behind = match->behind && is_ordered(exchange);
 	if (exchange->behind)
 		exchange_hold(exchange, "earlier stored requests to this origin go first");
 	else
@@ -124,13 +95,14 @@ void exchange_match(struct exchange *exchange)
 {
 	struct queue *queue = exchange->exchanges->queue;
 	const struct exchange_request *request = &exchange->request;
-	bool dedupe = !exchange->behind && exchange_may_owe(exchange);
+	bool dedupe = exchange->rule->policy.dedupe && !exchange->behind &&
+		      !request->head->upgrade && queue_has_debts(queue);
 	const char *key = dedupe ? http_field(request->head, "idempotency-key") : NULL;
 	struct ticket *ticket;
 
 	if (dedupe && hash_exchange(exchange) < 0)
 		dedupe = false;
-	if (!dedupe && !exchange_may_be_behind(exchange)) {
+	if (!dedupe && !(is_ordered(exchange) && queue_has_backlog(queue))) {
 		exchange->behind = false;
 		dispatch(exchange);
 		return;
@@ -203,16 +175,13 @@ static void refuse_storage(struct exchange *exchange, int status)
 	else if (status == -EAGAIN)
 		exchange_answer(exchange, 503, "Queue busy",
 				"Too many requests wait to be stored; this one was not.", NULL);
-	else if (status == -EBADMSG)
-		exchange_answer(exchange, 507, "Insufficient Storage",
-				"The database was corrupt, and a new one is begun; the request was "
-				"not stored.",
-				NULL);
 	else
 		exchange_answer(exchange, 507, "Insufficient Storage",
 				"The request could not be written to the disk and was not stored.",
 				NULL);
 }
+
+static void write_down(struct exchange *exchange);
 
 static void on_stored(void *arg, int status)
 {
@@ -220,6 +189,11 @@ static void on_stored(void *arg, int status)
 
 	if (!exchange)
 		return;
+	if (status == -EBADMSG && !exchange->stored_anew) {
+		exchange->stored_anew = true; /* a new database is there by now */
+		write_down(exchange);
+		return;
+	}
 	if (status < 0) {
 		refuse_storage(exchange, status);
 		return;
@@ -236,12 +210,11 @@ static void on_stored(void *arg, int status)
 				exchange->id);
 }
 
-void exchange_store(struct exchange *exchange)
+static void write_down(struct exchange *exchange)
 {
 	struct ticket *ticket = exchange_ticket(exchange);
 	int r = -ENOMEM;
 
-	exchange_enter(exchange, EXCHANGE_STORING);
 	if (ticket)
 		r = exchange_put(exchange, !is_accepted(exchange), on_stored, ticket);
 	if (r == 0)
@@ -249,6 +222,12 @@ void exchange_store(struct exchange *exchange)
 	if (ticket)
 		ticket_take(ticket);
 	refuse_storage(exchange, r);
+}
+
+void exchange_store(struct exchange *exchange)
+{
+	exchange_enter(exchange, EXCHANGE_STORING);
+	write_down(exchange);
 }
 
 /* --- the answer of a stored exchange --- */
@@ -419,7 +398,9 @@ static void hand_over(struct exchange *exchange, const struct queue_row *row)
 static void deleted(struct exchange *exchange)
 {
 	exchange_answer(exchange, 504, "No response",
-			"The stored request was deleted before it had a response.", NULL);
+			"The stored request was deleted, or lost with a corrupt database, before "
+			"it had a response.",
+			NULL);
 }
 
 static void cannot_read(struct exchange *exchange)

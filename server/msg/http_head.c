@@ -113,7 +113,7 @@ static bool is_connection_field(const char *name)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (strcasecmp(name, names[i]) == 0)
 			return true;
-	return strncasecmp(name, "proxy-authent", 13) == 0;
+	return strncasecmp(name, "proxy-auth", 10) == 0;
 }
 
 bool http_field_may_trail(const struct http_head *head, const char *name)
@@ -175,6 +175,21 @@ static bool is_named(const struct http_head *head, const char *name)
 {
 	return strcasecmp(name, "content-length") != 0 && strcasecmp(name, "host") != 0 &&
 	       http_field_has_token(head, "connection", name);
+}
+
+void http_drop_named(struct http_head *head)
+{
+	uint32_t kept = 0;
+
+	if (!connection_names_fields(head))
+		return;
+	for (uint32_t i = 0; i < head->field_count; i++) {
+		const char *name = http_text(head, head->fields[i].name);
+
+		if (is_connection_field(name) || !is_named(head, name))
+			head->fields[kept++] = head->fields[i];
+	}
+	head->field_count = kept;
 }
 
 bool http_field_is_hop_by_hop(const struct http_head *head, const char *name)

@@ -71,6 +71,9 @@ bool http_field_is_hop_by_hop(const struct http_head *head, const char *name);
 /* May the field come after the body of that message? Not what frames, routes, guards or
  * describes it (RFC 9110, 6.5.1). */
 bool http_field_may_trail(const struct http_head *head, const char *name);
+/* Remove what Connection names, but for what frames, routes or is of the connection: from here on
+ * nobody believes it to go on. */
+void http_drop_named(struct http_head *head);
 bool http_method_is_safe(const char *method);	    /* GET, HEAD, OPTIONS, TRACE */
 bool http_method_is_idempotent(const char *method); /* and PUT, DELETE */
 

@@ -165,8 +165,8 @@ static int check_framing(struct http_parser *parser, uint64_t *ret_length, bool 
 	return f.encodings ? check_encoding(parser, &f) : 0;
 }
 
-/* RFC 9112, 6.3 */
-static int read_framing(struct http_parser *parser)
+/* RFC 9112, 6.3. doubtful: it says that a body follows where none can. */
+static int read_framing(struct http_parser *parser, bool *ret_doubtful)
 {
 	struct http_head *head = &parser->head;
 	bool is_request = parser->kind == HTTP_KIND_REQUEST, chunked = false;
@@ -185,6 +185,11 @@ static int read_framing(struct http_parser *parser)
 	else
 		head->framing = is_request ? HTTP_NO_BODY : HTTP_UNTIL_CLOSE;
 	head->content_length = head->framing == HTTP_LENGTH ? length : 0;
+	/* RFC 9110, 8.6: some read one there all the same, and wait for a body. */
+	if (!is_request && (head->status == 204 || head->status / 100 == 1)) {
+		*ret_doubtful = chunked || (length && length != UINT64_MAX);
+		http_field_remove(head, "content-length");
+	}
 	return 0;
 }
 
@@ -246,11 +251,12 @@ static int skip_empty_lines(struct http_parser *parser, const uint8_t *data, siz
 static int head_over(struct http_parser *parser)
 {
 	struct http_head *head = &parser->head;
-	int r = read_framing(parser);
+	bool doubtful = false;
+	int r = read_framing(parser, &doubtful);
 
 	if (r < 0)
 		return r;
-	head->keep_alive = stays_open(head);
+	head->keep_alive = stays_open(head) && !doubtful;
 	head->upgrade = wants_upgrade(head);
 	head->expect_continue = http_field_has_token(head, "expect", "100-continue");
 	parser->left = head->content_length;

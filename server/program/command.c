@@ -11,6 +11,8 @@ int command_new(struct programs *programs, program_cb cb, void *arg, struct comm
 
 	if (programs->closing)
 		return -ECANCELED;
+	if (programs->unread)
+		return -EROFS;
 	if (programs->command)
 		return -EBUSY;
 	command = calloc(1, sizeof(*command));

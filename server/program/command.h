@@ -33,7 +33,7 @@ struct command {
 	void (*loaded)(struct command *command); /* after the object is read and loaded */
 };
 
-/* -EBUSY: another one runs; -ECANCELED at close. */
+/* -EBUSY: another one runs; -EROFS: what was confirmed could not be read; -ECANCELED at close. */
 int command_new(struct programs *programs, program_cb cb, void *arg, struct command **ret_command)
 	__attribute__((warn_unused_result));
 int command_set_peers(struct command *command, const struct steer_peer *peers, size_t count)

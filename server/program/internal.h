@@ -43,7 +43,7 @@ struct programs {
 	struct steer *steer;
 	struct store *store;
 	struct store_listener listener;
-	bool unread; /* the database could not be opened: what was confirmed before is not known */
+	bool unread; /* the file could not be opened at the start: what is confirmed is not known */
 	programs_event_cb on_event;
 	void *arg;
 	struct program builtin;

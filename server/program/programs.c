@@ -223,6 +223,9 @@ void programs_warnings(struct programs *programs, struct program_warnings *ret_w
 	const char *problem;
 
 	ret_warnings->count = 0;
+	if (programs->unread)
+		warn(ret_warnings, "the database could not be opened at the start: the built-in "
+				   "program is in service, others wait for a restart");
 	if (programs->config->programs.allow_unsigned)
 		warn(ret_warnings, "programs.allow_unsigned is set: whoever reaches the API can "
 				   "put a program in charge of all traffic");
@@ -234,9 +237,6 @@ void programs_warnings(struct programs *programs, struct program_warnings *ret_w
 	if (probation->program && !probation->watched)
 		warn(ret_warnings, "this kernel cannot watch the program on probation: its aborts "
 				   "are not seen, and of its drops those that it counts itself");
-	if (programs->unread)
-		warn(ret_warnings, "the database could not be opened at the start of the daemon: "
-				   "programs are not taken until it is started again");
 	for (size_t i = 0; (problem = keys_problem(programs->keys, i)); i++)
 		warn(ret_warnings, "programs.trusted_keys: %s", problem);
 }
@@ -320,30 +320,13 @@ void program_unload(struct program *program)
 
 /* --- life --- */
 
-static void free_items(struct programs *programs)
-{
-	for (size_t i = 0; i < programs->count; i++) {
-		program_unload(programs->items[i]);
-		free(programs->items[i]);
-	}
-	programs->count = 0;
-}
-
-static void on_load_begin(void *arg)
-{
-	struct programs *programs = arg;
-
-	free_items(programs);
-	programs->newest_count = 0;
-}
-
 static int on_load_row(void *arg, const struct program_row *row)
 {
 	struct programs *programs = arg;
 	struct program *program;
 
-	if (programs->count == PROGRAMS_MAX)
-		return 0;
+	if (programs->count == PROGRAMS_MAX || programs_by_id(programs, row->id))
+		return 0; /* there already: read again, the file was found corrupt meanwhile */
 	program = calloc(1, sizeof(*program));
 	if (!program)
 		return -ENOMEM;
@@ -370,47 +353,39 @@ static int on_load_newest(void *arg, const struct program_newest *newest)
 	return 0;
 }
 
-/* Another database is there. The files of the programs are not in memory; which versions were
- * confirmed is, and an older one must not come in by this door. Of a database that could not be
- * opened before, the programs are taken at the next start. */
-static void on_replaced(void *arg)
+/* Older versions than these stay refused; objects are nowhere but in the database. */
+static void on_reopened(void *arg, bool empty)
 {
 	struct programs *programs = arg;
 
-	for (size_t i = 0; i < programs->newest_count; i++) {
+	for (size_t i = 0; empty && i < programs->newest_count; i++) {
 		struct save *save = save_new();
 
 		if (save)
 			save_newest(save, &programs->newest[i]);
 		programs_save(programs, save);
 	}
-	for (size_t i = 0; i < programs->count; i++)
+	for (size_t i = 0; empty && i < programs->count; i++)
 		program_note(programs, programs->items[i],
-			     "its file went with a corrupt database: after the next start it has "
-			     "to be uploaded again");
+			     "its object is lost with a corrupt database: delete it, and upload it "
+			     "again");
 }
 
 static int load(struct programs *programs)
 {
 	struct rows_load load = {
 		.arg = programs,
-		.on_begin = on_load_begin,
 		.on_row = on_load_row,
 		.on_event = on_load_event,
 		.on_newest = on_load_newest,
 	};
-	int r;
 
-	programs->listener = (struct store_listener){.replaced = on_replaced, .arg = programs};
-	store_listen(programs->store, &programs->listener);
 	snprintf(programs->builtin.row.id, ID_TEXT_MAX, "%s", PROGRAM_BUILTIN);
 	strcpy(programs->builtin.row.name, "steer");
 	strcpy(programs->builtin.row.version, HOLDFAST_VERSION);
 	programs->builtin.row.abi = HF_ABI_VERSION;
 	programs->service = &programs->builtin;
-	r = rows_open(programs->store, &load);
-	programs->unread = store_stands_in(programs->store) != 0;
-	return r;
+	return rows_open(programs->store, &load);
 }
 
 static void start_timers(struct programs *programs)
@@ -430,6 +405,7 @@ int programs_new(uv_loop_t *loop, struct config *config, struct steer *steer, st
 		 programs_event_cb on_event, void *arg, struct programs **ret_programs)
 {
 	struct programs *programs = calloc(1, sizeof(*programs));
+	struct store_statistics statistics;
 	int r;
 
 	if (!programs)
@@ -440,7 +416,11 @@ int programs_new(uv_loop_t *loop, struct config *config, struct steer *steer, st
 	programs->store = store;
 	programs->on_event = on_event;
 	programs->arg = arg;
+	programs->listener = (struct store_listener){.reopened = on_reopened, .arg = programs};
+	store_listen(store, &programs->listener);
 	r = load(programs);
+	store_statistics(store, &statistics);
+	programs->unread = statistics.stands_in;
 	if (r == 0)
 		r = programs_start(programs);
 	if (r < 0) {
@@ -479,7 +459,10 @@ void programs_free(struct programs *programs)
 {
 	if (!programs)
 		return;
-	free_items(programs);
+	for (size_t i = 0; i < programs->count; i++) {
+		program_unload(programs->items[i]);
+		free(programs->items[i]);
+	}
 	keys_free(programs->keys);
 	config_unref(programs->config);
 	free(programs);

@@ -169,10 +169,9 @@ static int load_newest(sqlite3_stmt *statement, const struct rows_load *load)
 static int run_load(struct store_job *base, sqlite3 *db)
 {
 	const struct rows_load *load = ((struct load_job *)base)->load;
-	int r;
+	int r = each(db, "SELECT " COLUMNS " FROM program ORDER BY uploaded, rowid", load,
+		     load_row);
 
-	load->on_begin(load->arg);
-	r = each(db, "SELECT " COLUMNS " FROM program ORDER BY uploaded, rowid", load, load_row);
 	if (r == 0)
 		r = each(db, "SELECT id, at, what FROM program_event ORDER BY number", load,
 			 load_event);

@@ -32,7 +32,6 @@ typedef void (*rows_elf_cb)(void *arg, int status, uint8_t *elf, size_t size);
 /* --- before the loop runs --- */
 struct rows_load {
 	void *arg;
-	void (*on_begin)(void *arg); /* perhaps anew: what was told before is not true */
 	int (*on_row)(void *arg, const struct program_row *row);
 	int (*on_event)(void *arg, const char *id, const struct program_event *event);
 	int (*on_newest)(void *arg, const struct program_newest *newest);

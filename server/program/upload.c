@@ -158,10 +158,6 @@ static int check_room(struct command *command)
 {
 	const struct programs *programs = command->programs;
 
-	if (programs->unread)
-		return command_problem(command, -EROFS, "state",
-				       "the database could not be opened at the start of the "
-				       "daemon: which versions were confirmed is not known");
 	if (programs->count == PROGRAMS_MAX)
 		return command_problem(command, -ENOSPC, "state",
 				       "%d programs are kept here, and that is all: delete one",

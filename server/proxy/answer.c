@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ALLOW "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
+
 static const char *phrase_of(int status)
 {
 	switch (status) {
@@ -79,15 +81,15 @@ static int write_problem(struct buf *body, const struct exchange_answer *answer)
 	return r == 0 ? buf_printf(body, "}\n") : r;
 }
 
-static int write_fields(struct buf *out, const struct exchange_answer *answer, size_t body_len,
-			bool keep_alive)
+static int write_fields(struct buf *out, const struct exchange_answer *answer, const char *date,
+			size_t body_len, bool keep_alive)
 {
 	int r = buf_printf(out,
 			   "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
-			   "Cache-Control: no-store\r\n",
+			   "Cache-Control: no-store\r\n%s",
 			   answer->status, phrase_of(answer->status),
 			   answer->status < 400 ? "application/json" : "application/problem+json",
-			   body_len);
+			   body_len, date);
 
 	if (r == 0 && answer->retry_after)
 		r = buf_printf(out, "Retry-After: %u\r\n", answer->retry_after);
@@ -97,14 +99,14 @@ static int write_fields(struct buf *out, const struct exchange_answer *answer, s
 	if (r == 0 && answer->preference_applied)
 		r = buf_printf(out, "Preference-Applied: respond-async\r\n");
 	if (r == 0 && answer->status == 405)
-		r = buf_printf(out, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+		r = buf_printf(out, ALLOW);
 	return r == 0 ? buf_printf(out, "Connection: %s\r\n\r\n",
 				   keep_alive ? "keep-alive" : "close")
 		      : r;
 }
 
-int answer_write(struct buf *out, const struct exchange_answer *answer, bool head_only,
-		 bool keep_alive)
+int answer_write(struct buf *out, const struct exchange_answer *answer, const char *date,
+		 bool head_only, bool keep_alive)
 {
 	struct buf body;
 	int r;
@@ -112,8 +114,37 @@ int answer_write(struct buf *out, const struct exchange_answer *answer, bool hea
 	buf_init(&body, 4096);
 	r = write_problem(&body, answer);
 	if (r == 0)
-		r = write_fields(out, answer, buf_len(&body), keep_alive);
+		r = write_fields(out, answer, date, buf_len(&body), keep_alive);
 	if (r == 0 && !head_only)
+		r = buf_append(out, buf_bytes(&body), buf_len(&body));
+	buf_done(&body);
+	return r;
+}
+
+int answer_write_options(struct buf *out, const char *date)
+{
+	return buf_printf(out,
+			  "HTTP/1.1 200 OK\r\n" ALLOW "Content-Length: 0\r\n%s"
+			  "Connection: close\r\n\r\n",
+			  date);
+}
+
+int answer_write_trace(struct buf *out, struct http_head *request, const char *date)
+{
+	struct buf body;
+	int r;
+
+	/* For its sender and the origin alone. */
+	http_field_remove(request, "authorization");
+	http_field_remove(request, "cookie");
+	buf_init(&body, 2 * HTTP_HEAD_MAX);
+	r = http_write_request_head(&body, request, http_target(request), NULL);
+	if (r == 0)
+		r = buf_printf(out,
+			       "HTTP/1.1 200 OK\r\nContent-Type: message/http\r\n"
+			       "Content-Length: %zu\r\n%sConnection: close\r\n\r\n",
+			       buf_len(&body), date);
+	if (r == 0)
 		r = buf_append(out, buf_bytes(&body), buf_len(&body));
 	buf_done(&body);
 	return r;

@@ -11,7 +11,6 @@
 
 #include "base/log.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +25,7 @@ struct http_session {
 	struct http_parser *parser;
 	struct flow flow;
 	char source[SOURCE_TEXT_MAX];
-	char authority[NAME_TEXT_MAX + 8];
+	struct admitted admitted;
 	struct exchange *exchange;
 	struct buf input; /* read, not parsed yet */
 	struct buf head;  /* of the response, not written yet */
@@ -124,7 +123,7 @@ static void exchange_over(struct http_session *session);
 static void on_head(void *arg, const struct http_head *head)
 {
 	struct http_session *session = arg;
-	char extra[128], *end;
+	char extra[160], *end;
 	bool until_close = head->framing == HTTP_UNTIL_CLOSE || head->framing == HTTP_CHUNKED;
 
 	session->response_begun = true;
@@ -134,6 +133,8 @@ static void on_head(void *arg, const struct http_head *head)
 	if (!session->request_over)
 		session->close_after = true;
 	end = extra + snprintf(extra, sizeof(extra), VIA, head->minor);
+	if (!http_field(head, "date"))
+		end = stpcpy(end, proxy_date(session->proxy));
 	if (session->chunked)
 		end = stpcpy(end, "Transfer-Encoding: chunked\r\n");
 	if (session->close_after)
@@ -174,6 +175,18 @@ static void on_interim(void *arg, const struct http_head *head)
 	if (http_write_response_head(&session->head, head, via) < 0)
 		mark_broken(session);
 	flush_head(session);
+}
+
+/* Who hangs up shuts its side first, as who has only said all. An interim response tells: the
+ * kernel of one who is gone resets the connection, see sweep(). HTTP/1.0 knows none. */
+static void on_held(void *arg)
+{
+	struct http_session *session = arg;
+
+	if (session->http10)
+		session_close(session, false);
+	else
+		say_continue(session);
 }
 
 static void on_body(void *arg, const uint8_t *data, size_t len)
@@ -247,7 +260,8 @@ static void on_answer(void *arg, const struct exchange_answer *answer)
 
 	if (!session->request_over)
 		session->close_after = true;
-	if (answer_write(&session->head, answer, session->head_only, !session->close_after) < 0)
+	if (answer_write(&session->head, answer, proxy_date(session->proxy), session->head_only,
+			 !session->close_after) < 0)
 		mark_broken(session);
 	flush_head(session);
 	exchange_over(session);
@@ -293,6 +307,7 @@ static const struct exchange_ops exchange_ops = {
 	.on_end = on_end,
 	.on_abort = on_abort,
 	.on_answer = on_answer,
+	.on_held = on_held,
 	.on_drain = on_drain,
 	.on_trailers = on_trailers,
 	.on_upgrade = on_upgrade,
@@ -300,99 +315,29 @@ static const struct exchange_ops exchange_ops = {
 
 /* --- what the app asks --- */
 
-/* An error before there is an exchange: said once, then the connection is closed. */
-static int refuse(struct http_session *session, int status, const char *title, const char *detail)
+/* The last word on this connection, before there is an exchange. */
+static int say_last(struct http_session *session, int written)
 {
-	struct exchange_answer answer = {.status = status, .title = title, .detail = detail};
-
-	session->proxy->statistics.bad_requests++;
 	session->close_after = true;
-	if (answer_write(&session->head, &answer, session->head_only, false) < 0)
+	if (written < 0)
 		mark_broken(session);
 	flush_head(session);
 	session->response_over = true;
 	return -ECANCELED;
 }
 
-static bool is_host_text(const char *host)
+static int refuse_with(struct http_session *session, const struct exchange_answer *answer)
 {
-	if (!*host || strlen(host) >= NAME_TEXT_MAX)
-		return false;
-	for (; *host; host++)
-		if (!isalnum((unsigned char)*host) && !strchr("-._~:[]", *host))
-			return false;
-	return true;
+	session->proxy->statistics.bad_requests++;
+	return say_last(session, answer_write(&session->head, answer, proxy_date(session->proxy),
+					      session->head_only, false));
 }
 
-/* http://HOST/PATH to HOST in Host and PATH as target (RFC 9112, 3.2.2). */
-static int to_origin_form(struct http_head *head)
+static int refuse(struct http_session *session, int status, const char *title, const char *detail)
 {
-	const char *target = http_target(head), *host, *path;
-	char text[NAME_TEXT_MAX + 8];
-	size_t len;
-	int r;
+	struct exchange_answer answer = {.status = status, .title = title, .detail = detail};
 
-	if (strncasecmp(target, "http://", 7) != 0)
-		return target[0] == '/' || strcmp(target, "*") == 0 ? 0 : -EINVAL;
-	host = target + 7;
-	len = strcspn(host, "/?#");
-	path = host + len;
-	if (!len || len >= sizeof(text) || *path == '?' || *path == '#')
-		return -EINVAL;
-	memcpy(text, host, len);
-	text[len] = '\0';
-	http_field_remove(head, "host");
-	if (*path) {
-		head->target += (uint32_t)(path - target);
-	} else {
-		uint32_t at = (uint32_t)buf_len(&head->text);
-
-		r = buf_append(&head->text, "/", 2);
-		if (r < 0)
-			return r;
-		head->target = at;
-	}
-	return http_field_add(head, "Host", text);
-}
-
-/* The authority in lower case, its port the one that was dialed. */
-static int read_authority(struct http_session *session, struct http_head *head)
-{
-	char address[IP_TEXT_MAX], host[NAME_TEXT_MAX + 8];
-	const char *field = http_field(head, "host");
-	char *colon, *bracket;
-
-	if (!field && session->flow.is_virtual)
-		field = session->flow.name;
-	if (!field) {
-		ip_format(&session->flow.destination, address);
-		snprintf(host, sizeof(host), strchr(address, ':') ? "[%s]" : "%s", address);
-	} else {
-		if (!is_host_text(field))
-			return -EINVAL;
-		memcpy(host, field, strlen(field) + 1);
-		bracket = strchr(host, ']');
-		colon = strrchr(host, ':');
-		if (colon && (!bracket || colon > bracket))
-			*colon = '\0';
-	}
-	for (char *c = host; *c; c++)
-		*c = (char)tolower((unsigned char)*c);
-	if (!*host)
-		return -EINVAL;
-	/* A name from the root is the same name. */
-	if (host[1] && host[strlen(host) - 1] == '.')
-		host[strlen(host) - 1] = '\0';
-	if (session->flow.port == 80)
-		memcpy(session->authority, host, strlen(host) + 1);
-	else
-		snprintf(session->authority, sizeof(session->authority), "%.*s:%u",
-			 NAME_TEXT_MAX - 1, host, session->flow.port);
-	/* HTTP/1.0 needs none; what goes on is HTTP/1.1. */
-	if (!http_field(head, "host") && http_field_add(head, "Host", session->authority) < 0)
-		return -EINVAL;
-	/* With a virtual address the name must be the mapping's (Squid's CVE-2009-0801). */
-	return session->flow.is_virtual && strcmp(host, session->flow.name) != 0 ? -EXDEV : 0;
+	return refuse_with(session, &answer);
 }
 
 static int begin_exchange(struct http_session *session, struct http_head *head)
@@ -405,7 +350,8 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 		.destination = session->flow.destination,
 		.port = session->flow.port,
 		.name = session->flow.is_virtual ? session->flow.name : NULL,
-		.authority = session->authority,
+		.authority = session->admitted.authority,
+		.secure = session->admitted.secure,
 		.expects = session->expects,
 	};
 	int r = exchange_new(session->proxy->parts.exchanges, &request, &exchange_ops, session,
@@ -418,10 +364,28 @@ static int begin_exchange(struct http_session *session, struct http_head *head)
 	return 0;
 }
 
+/* 0, or -ECANCELED: it is answered. */
+static int admit_request(struct http_session *session, struct http_head *head)
+{
+	const char *date = proxy_date(session->proxy);
+	struct exchange_answer answer;
+
+	switch (admit(&session->flow, head, &session->admitted, &answer)) {
+	case ADMITTED:
+		return 0;
+	case ADMIT_REFUSED:
+		return refuse_with(session, &answer);
+	case ADMIT_OPTIONS:
+		return say_last(session, answer_write_options(&session->head, date));
+	case ADMIT_TRACE:
+		return say_last(session, answer_write_trace(&session->head, head, date));
+	}
+	return -ECANCELED;
+}
+
 static int parser_on_head(void *arg, struct http_head *head)
 {
 	struct http_session *session = arg;
-	const char *expect = http_field(head, "expect");
 	int r;
 
 	session->proxy->statistics.http_requests++;
@@ -431,21 +395,9 @@ static int parser_on_head(void *arg, struct http_head *head)
 	session->expects = head->expect_continue && head->minor &&
 			   (head->framing == HTTP_CHUNKED || head->content_length);
 	session->continued = false;
-	if (strcmp(http_method(head), "CONNECT") == 0)
-		return refuse(session, 405, "Method Not Allowed", "CONNECT is not carried.");
-	if (to_origin_form(head) < 0)
-		return refuse(session, 400, "Bad Request", "The request target is not valid.");
-	r = read_authority(session, head);
-	if (r == -EXDEV)
-		return refuse(session, 421, "Misdirected Request",
-			      "Host is not the name that this virtual address was given for.");
-	if (r < 0)
-		return refuse(session, 400, "Bad Request", "The Host field is not valid.");
-	if (expect && head->minor && strcasecmp(expect, "100-continue") != 0)
-		return refuse(session, 417, "Expectation Failed",
-			      "Only 100-continue can be expected.");
-	http_field_remove(head, "expect");
-	r = begin_exchange(session, head);
+	r = admit_request(session, head);
+	if (r == 0)
+		r = begin_exchange(session, head);
 	if (r < 0)
 		return r;
 	exchange_start(session->exchange);
@@ -601,11 +553,6 @@ static void conn_on_eof(void *arg)
 	struct http_session *session = arg;
 
 	session->ended = true;
-	/* Who waits in vain and hangs up shuts its side first, too. */
-	if (session->exchange && exchange_is_held(session->exchange)) {
-		session_close(session, false);
-		return;
-	}
 	if (session->exchange)
 		exchange_app_shut(session->exchange);
 	if (!buf_len(&session->input))
@@ -712,6 +659,8 @@ static void sweep(struct http_session *session, uint64_t now)
 		session_close(session, !session->response_begun);
 	} else if (is_idle(session, now)) {
 		session_close(session, true);
+	} else if (session->ended && conn_is_gone(session->conn)) {
+		session_close(session, false);
 	}
 }
 

@@ -43,6 +43,8 @@ struct proxy {
 	uv_timer_t sweep;
 	unsigned handles;
 	bool closing, out_of_descriptors;
+	char date[48];	 /* see proxy_date */
+	int64_t date_at; /* s */
 	struct known_app apps[KNOWN_APPS];
 	struct proxy_statistics statistics;
 };
@@ -60,6 +62,8 @@ struct flow {
 /* false: such a destination is not carried (ours, or a virtual address nobody was given). */
 bool flow_of(struct proxy *proxy, const struct conn *conn, struct flow *ret_flow);
 void proxy_connection_over(struct proxy *proxy);
+/* "Date: ...\r\n", or "" while the clock was not set yet (RFC 9110, 6.6.1). */
+const char *proxy_date(struct proxy *proxy);
 
 /* session.c: sniff a connection; takes the conn. The bytes were read already. */
 void session_begin(struct proxy *proxy, struct conn *conn, const uint8_t *bytes, size_t len);
@@ -95,6 +99,24 @@ void https_flush(struct proxy *proxy);
 void https_sweep(struct proxy *proxy, uint64_t now);
 void https_close(struct proxy *proxy);
 
-/* answer.c: a response of our own, problem+json (RFC 9457). */
-int answer_write(struct buf *out, const struct exchange_answer *answer, bool head_only,
-		 bool keep_alive) __attribute__((warn_unused_result));
+/* admit.c: the head of a request, changed to what goes on; or the answer to it. */
+enum admission {
+	ADMITTED,
+	ADMIT_REFUSED, /* ret_answer says why */
+	ADMIT_OPTIONS, /* Max-Forwards: it is for us to answer */
+	ADMIT_TRACE
+};
+struct admitted {
+	char authority[NAME_TEXT_MAX + 8]; /* lower case, with the port if it is not 80 */
+	bool secure;			   /* the target was an https URI */
+};
+enum admission admit(const struct flow *flow, struct http_head *head, struct admitted *ret,
+		     struct exchange_answer *ret_answer);
+
+/* answer.c: responses of our own; date: as proxy_date gives it. A problem+json (RFC 9457). */
+int answer_write(struct buf *out, const struct exchange_answer *answer, const char *date,
+		 bool head_only, bool keep_alive) __attribute__((warn_unused_result));
+/* As the last recipient (RFC 9110, 9.3.7 and 9.3.8). */
+int answer_write_options(struct buf *out, const char *date) __attribute__((warn_unused_result));
+int answer_write_trace(struct buf *out, struct http_head *request, const char *date)
+	__attribute__((warn_unused_result));

@@ -8,9 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SWEEP_INTERVAL = 500 /* ms */, ACCEPT_BATCH = 64, BACKLOG = 4096 };
+enum {
+	SWEEP_INTERVAL = 500, /* ms */
+	ACCEPT_BATCH = 64,
+	BACKLOG = 4096,
+	CLOCK_SET = 1704067200, /* s; no right clock says less than 2024 */
+};
 
 static void accept_all(struct listener *listener);
 
@@ -46,6 +52,21 @@ void proxy_connection_over(struct proxy *proxy)
 	proxy->statistics.sessions--;
 	if (proxy->out_of_descriptors && !proxy->closing)
 		resume_accepting(proxy);
+}
+
+const char *proxy_date(struct proxy *proxy)
+{
+	time_t now = time(NULL);
+	struct tm tm;
+
+	if (now == proxy->date_at)
+		return proxy->date;
+	proxy->date_at = now;
+	/* A clock that was never set tells nothing. */
+	if (now < CLOCK_SET || !gmtime_r(&now, &tm) ||
+	    !strftime(proxy->date, sizeof(proxy->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm))
+		proxy->date[0] = '\0';
+	return proxy->date;
 }
 
 static void begin(struct proxy *proxy, int fd)

@@ -140,20 +140,17 @@ void queue_row_free(struct queue_row *row)
 
 void queue_unref(struct queue *queue)
 {
-	if (--queue->refs)
-		return;
-	free(queue->hints);
-	free(queue);
+	if (--queue->refs == 0)
+		free(queue);
 }
 
-void op_free(struct op *op)
+static void op_free(struct op *op)
 {
 	for (size_t i = 0; i < op->row_count; i++)
 		queue_row_free(op->rows[i]);
 	free(op->rows);
 	queue_row_free(op->row);
 	spool_unref(op->spool);
-	free(op->hints);
 	free(op->changes);
 	free(op->copy);
 	free(op);
@@ -374,8 +371,8 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	sqlite3_stmt *stmt;
 	int r = upgrade(db);
 
-	op->delta = (struct delta){0};
-	if (r == 0)
+	op->delta = (struct delta){.owing = 0}; /* it may run twice */
+	if (r == 0 && op->flag)
 		r = take_back(db);
 	if (r == 0)
 		r = sql_row(db, &stmt, "SELECT coalesce(max(seq), 0) FROM requests", "");
@@ -402,88 +399,76 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	return r;
 }
 
-/* The counts of what happened since the start are not in the database. */
-static void forget_rows(struct queue *queue)
+/* In the order of the lane: what was committed before is in these sums, what comes after is added
+ * to them. */
+static void begin(struct queue *queue, const struct op *op)
 {
 	struct queue_totals *t = &queue->totals;
 
 	t->stored = t->sending = t->done = t->failed = t->expired = t->owing = t->bytes = 0;
+	apply_delta(queue, &op->delta);
+	queue->first_seq = op->last_seq;
+	queue->next_due = t->stored ? 1 : 0;
+	if (t->stored)
+		log_info("queue", "%llu stored exchanges wait", (unsigned long long)t->stored);
 }
 
-/* What was told while it was on its way is in it already. */
 static void finish_start(struct op *op, int status)
 {
 	struct queue *queue = op->queue;
 
 	if (status < 0) {
-		log_error("queue", "cannot count what is stored: %s", strerror(-status));
+		log_error("queue", "the queue cannot be read: %s", strerror(-status));
 		return;
 	}
-	forget_rows(queue);
-	apply_delta(queue, &op->delta);
-	queue->first_seq = op->last_seq;
-	queue->next_due = queue->totals.stored ? 1 : 0;
-	if (queue_has_debts(queue) || queue_has_backlog(queue))
-		hints_load(queue);
-	if (queue->totals.stored)
-		log_info("queue", "%llu stored exchanges wait",
-			 (unsigned long long)queue->totals.stored);
+	begin(queue, op);
 }
 
-/* Another database is there. Who waits for the answer of an exchange that is not in it has to know;
- * a lease on one ends with -ENOENT by itself. */
-static void on_replaced(void *arg)
+/* Nobody will hear of the rows that were there; there may be others. */
+static void on_reopened(void *arg, bool empty)
 {
 	struct queue *queue = arg;
 	struct op *op = op_new(queue, run_start, false, 0);
 	int r = -ENOMEM;
 
-	forget_rows(queue);
+	watches_gone(queue);
 	if (op) {
 		op->finish = finish_start;
+		op->flag = !empty;
 		op->wake = true;
 		r = op_submit(op);
 	}
 	if (r < 0)
-		log_error("queue", "cannot count what is stored: %s", strerror(-r));
-	watches_look(queue);
-}
-
-static int start(struct queue *queue)
-{
-	struct op *op = op_new(queue, run_start, false, 0);
-	int r;
-
-	if (!op)
-		return -ENOMEM;
-	r = store_schema(queue->store, schema);
-	if (r == 0)
-		r = store_run_now(queue->store, &op->job);
-	if (r == 0)
-		finish_start(op, 0);
-	op_free(op);
-	return r;
+		log_error("queue", "the queue cannot be read: %s", strerror(-r));
 }
 
 int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
 	      struct queue **ret_queue)
 {
 	struct queue *queue = calloc(1, sizeof(*queue));
-	int r;
+	struct op *op;
+	int r = -ENOMEM;
 
 	if (!queue)
 		return -ENOMEM;
 	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
+	queue->listener = (struct store_listener){.reopened = on_reopened, .arg = queue};
 	queue_set_limits(queue, limits);
-	r = hints_new(&queue->hints);
-	if (r == 0)
-		r = start(queue);
+	op = op_new(queue, run_start, false, 0);
+	if (op) {
+		op->flag = true;
+		r = store_schema(store, schema);
+		if (r == 0)
+			r = store_run_now(store, &op->job);
+		if (r == 0)
+			begin(queue, op);
+		op_free(op);
+	}
 	if (r < 0) {
 		log_error("queue", "cannot open the queue: %s", strerror(-r));
-		queue_unref(queue);
+		free(queue);
 		return r;
 	}
-	queue->listener = (struct store_listener){.replaced = on_replaced, .arg = queue};
 	store_listen(store, &queue->listener);
 	*ret_queue = queue;
 	return 0;
@@ -510,12 +495,6 @@ void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg)
 {
 	queue->wakeup = wakeup;
 	queue->wakeup_arg = arg;
-}
-
-void queue_set_stuck(struct queue *queue, void (*stuck)(void *arg), void *arg)
-{
-	queue->stuck = stuck;
-	queue->stuck_arg = arg;
 }
 
 void queue_set_observer(struct queue *queue,

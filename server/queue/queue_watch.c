@@ -96,6 +96,25 @@ void watches_clear(struct queue *queue)
 		watch_free(queue->watches->first);
 }
 
+static struct queue_watch *first_waiting(struct queue *queue)
+{
+	for (struct watch_list *list = queue->watches; list; list = list->hh.next) {
+		struct queue_watch *watch = first_at(queue, list->id, WAITS, BEHIND);
+
+		if (watch)
+			return watch;
+	}
+	return NULL;
+}
+
+void watches_gone(struct queue *queue)
+{
+	struct queue_watch *watch;
+
+	while ((watch = first_waiting(queue)))
+		watch_tell(watch, QUEUE_GONE);
+}
+
 static int run_look(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
@@ -160,17 +179,6 @@ static int look(struct queue_watch *watch, const char *id)
 	r = op_submit(op);
 	watch->ops += r == 0;
 	return r;
-}
-
-void watches_look(struct queue *queue)
-{
-	struct watch_list *list, *next;
-	struct queue_watch *watch;
-
-	HASH_ITER (hh, queue->watches, list, next)
-		DL_FOREACH (list->first, watch)
-			if (watch->place <= BEHIND && look(watch, list->id) < 0)
-				return; /* the end of their hold tells them */
 }
 
 int queue_watch(struct queue *queue, const char *id, queue_watch_cb cb, void *arg,

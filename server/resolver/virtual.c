@@ -1,6 +1,7 @@
 #define HASH_NONFATAL_OOM 1
 #include "resolver/virtual.h"
 
+#include "base/buf.h"
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -29,23 +30,19 @@ struct virtual_commit {
 	char text[];
 };
 
-/* All names that were given, brought into another database than the one that knew them; and what
- * that one knows. Lives until the store has called back. */
-struct carry {
+/* All names, on their way from a database or to one; lives as a commit does. */
+struct virtual_rows {
 	struct store_job job;
-	struct virtual_names *names; /* NULL: they are gone */
-	struct row {
-		uint32_t number;
-		char *text;
-	} * rows;
-	size_t given, count, capacity; /* the first `given` are ours */
+	struct virtual_names *names; /* NULL: nobody waits for what is read */
+	struct buf rows;	     /* number, text, NUL; number ... */
 };
 
 struct virtual_names {
 	struct store *store;
 	struct store_listener listener;
-	struct carry *carry; /* under way; NULL else */
-	bool unread;	     /* the database could not be opened: which are given is not known */
+	/* Until the file is read no number may be given: it may be another's. */
+	bool loaded;
+	struct virtual_rows *reading;
 	struct ip_prefix v4, v6;
 	struct virtual_name *by_text, *by_number;
 	uint32_t next, end; /* the next number never tried; the first that is too large */
@@ -152,97 +149,81 @@ static void answer_waiters(struct virtual_waiter *waiters, int status, struct vi
 	}
 }
 
-/* --- life --- */
+/* --- all of them, from a database and to another --- */
 
-struct load {
-	struct store_job job;
-	struct virtual_names *names;
-};
+enum { ROWS_MAX = VIRTUAL_NAMES_MAX * (sizeof(uint32_t) + NAME_TEXT_MAX) };
 
-/* Numbers past the pools' end (the pools were made smaller) are kept from being given again,
- * but have no address. */
-static int take(struct virtual_names *names, const char *text, uint32_t number)
+static int rows_add(struct buf *rows, uint32_t number, const char *text)
 {
-	struct virtual_name *name;
+	int r = buf_append(rows, &number, sizeof(number));
 
-	if (number >= names->next)
-		names->next = number + 1;
-	if (number >= names->end || find_any(names, text))
-		return 0;
-	name = name_add(names, text, number);
-	if (!name)
-		return -ENOMEM;
-	name->committed = true;
-	return 0;
+	return r == 0 ? buf_append(rows, text, strlen(text) + 1) : r;
 }
 
-typedef int (*row_cb)(void *arg, const char *text, uint32_t number);
-
-static int each_row(sqlite3 *db, row_cb cb, void *arg)
+/* NULL at the end; valid until the next call. */
+static const char *rows_next(struct buf *rows, uint32_t *ret_number)
 {
+	const char *text;
+
+	if (!buf_len(rows))
+		return NULL;
+	memcpy(ret_number, buf_bytes(rows), sizeof(*ret_number));
+	text = (const char *)buf_bytes(rows) + sizeof(*ret_number);
+	buf_consume(rows, sizeof(*ret_number) + strlen(text) + 1);
+	return text;
+}
+
+static int read_row(sqlite3_stmt *statement, struct buf *rows)
+{
+	int64_t number = sqlite3_column_int64(statement, 0);
+	const char *text = (const char *)sqlite3_column_text(statement, 1);
+
+	if (!text || number < NUMBER_FIRST || number >= UINT32_MAX || strlen(text) >= NAME_TEXT_MAX)
+		return 0;
+	return rows_add(rows, (uint32_t)number, text);
+}
+
+static int run_read(struct store_job *job, sqlite3 *db)
+{
+	struct buf *rows = &((struct virtual_rows *)job)->rows;
 	sqlite3_stmt *statement;
-	int code = sqlite3_prepare_v2(db, "SELECT number, name FROM names ORDER BY number", -1,
-				      &statement, NULL);
-	int r = 0;
+	int r = 0, code = sqlite3_prepare_v2(db, "SELECT number, name FROM names ORDER BY number",
+					     -1, &statement, NULL);
 
-	while (code == SQLITE_OK && r == 0 && (code = sqlite3_step(statement)) == SQLITE_ROW) {
-		int64_t number = sqlite3_column_int64(statement, 0);
-		const char *text = (const char *)sqlite3_column_text(statement, 1);
-
-		code = SQLITE_OK;
-		if (text && number >= NUMBER_FIRST && number < UINT32_MAX &&
-		    strlen(text) < NAME_TEXT_MAX)
-			r = cb(arg, text, (uint32_t)number);
-	}
+	buf_clear(rows); /* it may run twice */
+	if (code != SQLITE_OK)
+		return store_errno(code);
+	while (r == 0 && (code = sqlite3_step(statement)) == SQLITE_ROW)
+		r = read_row(statement, rows);
 	sqlite3_finalize(statement);
 	return r < 0 ? r : store_errno(code);
 }
 
-static int take_row(void *arg, const char *text, uint32_t number)
+/* Numbers past the pools' end (the pools were made smaller) are kept from being given again,
+ * but have no address. */
+static int take_rows(struct virtual_names *names, struct buf *rows)
 {
-	return take(arg, text, number);
-}
+	struct virtual_name *name;
+	const char *text;
+	uint32_t number;
 
-static int run_load(struct store_job *job, sqlite3 *db)
-{
-	struct load *load = (struct load *)job;
-
-	return each_row(db, take_row, load->names);
-}
-
-/* --- another database --- */
-
-static void carry_free(struct carry *carry)
-{
-	for (size_t i = 0; i < carry->count; i++)
-		free(carry->rows[i].text);
-	free(carry->rows);
-	free(carry);
-}
-
-static int carry_row(void *arg, const char *text, uint32_t number)
-{
-	struct carry *carry = arg;
-
-	if (carry->count == carry->capacity) {
-		size_t capacity = carry->capacity ? carry->capacity * 2 : 64;
-		struct row *rows = realloc(carry->rows, capacity * sizeof(*rows));
-
-		if (!rows)
+	while ((text = rows_next(rows, &number))) {
+		if (number >= names->next)
+			names->next = number + 1;
+		if (number >= names->end)
+			continue;
+		name = name_add(names, text, number);
+		if (!name)
 			return -ENOMEM;
-		carry->rows = rows;
-		carry->capacity = capacity;
+		name->committed = true;
 	}
-	carry->rows[carry->count].text = strdup(text);
-	if (!carry->rows[carry->count].text)
-		return -ENOMEM;
-	carry->rows[carry->count++].number = number;
+	names->loaded = true;
 	return 0;
 }
 
-/* On the store's lane. OR REPLACE takes away only rows of a commit that was told to have
- * failed and yet reached the disk: nobody ever heard of those. */
-static int put_row(sqlite3 *db, const char *text, uint32_t number)
+/* OR REPLACE takes away only rows of a commit that was told to have failed and yet reached the
+ * disk: nobody ever heard of those. */
+static int put_name(sqlite3 *db, uint32_t number, const char *text)
 {
 	sqlite3_stmt *statement;
 	int code = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO names(number, name) VALUES(?, ?)",
@@ -257,71 +238,133 @@ static int put_row(sqlite3 *db, const char *text, uint32_t number)
 	return code == SQLITE_DONE ? 0 : store_errno(code);
 }
 
-static int run_carry(struct store_job *job, sqlite3 *db)
+static int run_write(struct store_job *job, sqlite3 *db)
 {
-	struct carry *carry = (struct carry *)job;
+	struct buf *rows = &((struct virtual_rows *)job)->rows;
+	const char *text;
+	uint32_t number;
 	int r = 0;
 
-	for (size_t i = 0; i < carry->given && r == 0; i++)
-		r = put_row(db, carry->rows[i].text, carry->rows[i].number);
-	return r < 0 ? r : each_row(db, carry_row, carry);
-}
-
-static void on_carried(struct store_job *job, int status)
-{
-	struct carry *carry = (struct carry *)job;
-	struct virtual_names *names = carry->names;
-
-	if (names)
-		names->carry = NULL;
-	for (size_t i = 0; names && i < carry->count && status == 0; i++)
-		status = take(names, carry->rows[i].text, carry->rows[i].number);
-	if (names && status == 0)
-		names->unread = false;
-	if (status < 0 && status != -ECANCELED)
-		log_error("resolver", "virtual addresses are not in the database: %s",
-			  strerror(-status));
-	carry_free(carry);
-}
-
-static int carry_over(struct virtual_names *names)
-{
-	struct carry *carry = calloc(1, sizeof(*carry));
-	struct virtual_name *name, *next;
-	int r = carry ? 0 : -ENOMEM;
-
-	if (r < 0)
-		return r;
-	carry->names = names;
-	carry->job = (struct store_job){.run = run_carry, .done = on_carried};
-	HASH_ITER (by_text, names->by_text, name, next)
-		if (r == 0 && name->committed)
-			r = carry_row(carry, name->text, name->number);
-	carry->given = carry->count;
-	if (r == 0)
-		r = store_submit(names->store, &carry->job);
-	if (r < 0)
-		carry_free(carry);
-	else
-		names->carry = carry;
+	while (r == 0 && (text = rows_next(rows, &number)))
+		r = put_name(db, number, text);
 	return r;
 }
 
-static void on_replaced(void *arg)
+static void rows_free(struct virtual_rows *rows)
+{
+	buf_done(&rows->rows);
+	free(rows);
+}
+
+static struct virtual_rows *rows_new(store_run run, store_done done)
+{
+	struct virtual_rows *rows = calloc(1, sizeof(*rows));
+
+	if (!rows)
+		return NULL;
+	rows->job = (struct store_job){.run = run, .done = done, .read_only = run == run_read};
+	buf_init(&rows->rows, ROWS_MAX);
+	return rows;
+}
+
+static void on_read(struct store_job *job, int status)
+{
+	struct virtual_rows *rows = (struct virtual_rows *)job;
+
+	if (rows->names) {
+		rows->names->reading = NULL;
+		if (status == 0)
+			status = take_rows(rows->names, &rows->rows);
+	}
+	if (status < 0)
+		log_error("resolver", "the virtual addresses cannot be read: %s",
+			  strerror(-status));
+	rows_free(rows);
+}
+
+static void on_written(struct store_job *job, int status)
+{
+	if (status < 0)
+		log_error("resolver", "the virtual addresses will not survive a restart: %s",
+			  strerror(-status));
+	rows_free((struct virtual_rows *)job);
+}
+
+static int read_all(struct virtual_names *names)
+{
+	struct virtual_rows *rows = rows_new(run_read, on_read);
+	int r = rows ? store_submit(names->store, &rows->job) : -ENOMEM;
+
+	if (r == 0) {
+		rows->names = names;
+		names->reading = rows;
+	} else if (rows) {
+		rows_free(rows);
+	}
+	return r;
+}
+
+static int write_all(struct virtual_names *names)
+{
+	struct virtual_rows *rows = rows_new(run_write, on_written);
+	struct virtual_name *name, *next;
+	int r = rows ? 0 : -ENOMEM;
+
+	HASH_ITER (by_text, names->by_text, name, next) {
+		if (r == 0 && name->committed)
+			r = rows_add(&rows->rows, name->number, name->text);
+	}
+	if (r == 0)
+		r = store_submit(names->store, &rows->job);
+	if (r < 0 && rows)
+		rows_free(rows);
+	return r;
+}
+
+/* The apps remember what they were told: the new database must know it, too. */
+static void on_reopened(void *arg, bool empty)
 {
 	struct virtual_names *names = arg;
-	int r = names->carry ? -EBUSY : carry_over(names);
+	int r = 0;
 
+	(void)empty; /* what was read or given is in memory */
+	if (names->loaded)
+		r = write_all(names);
+	else if (!names->reading)
+		r = read_all(names);
 	if (r < 0)
-		log_error("resolver", "virtual addresses are not in the database: %s",
+		log_error("resolver", "the virtual addresses and the database differ: %s",
 			  strerror(-r));
+}
+
+/* --- life --- */
+
+static bool file_is_there(struct store *store)
+{
+	struct store_statistics statistics;
+
+	store_statistics(store, &statistics);
+	return !statistics.stands_in;
+}
+
+static int load(struct virtual_names *names)
+{
+	struct virtual_rows *rows = rows_new(run_read, NULL);
+	int r = rows ? store_schema(names->store, SCHEMA) : -ENOMEM;
+
+	if (r == 0)
+		r = store_run_now(names->store, &rows->job);
+	if (r == 0 && file_is_there(names->store))
+		r = take_rows(names, &rows->rows);
+	if (rows)
+		rows_free(rows);
+	return r;
 }
 
 int virtual_new(struct store *store, const struct ip_prefix *v4, const struct ip_prefix *v6,
 		struct virtual_names **ret_names)
 {
 	struct virtual_names *names = calloc(1, sizeof(*names));
-	struct load load = {.job = {.run = run_load, .read_only = true}, .names = names};
 	int r;
 
 	if (!names)
@@ -331,16 +374,13 @@ int virtual_new(struct store *store, const struct ip_prefix *v4, const struct ip
 	names->v6 = *v6;
 	names->next = NUMBER_FIRST;
 	names->end = numbers_end(v4, v6);
-	names->listener = (struct store_listener){.replaced = on_replaced, .arg = names};
+	names->listener = (struct store_listener){.reopened = on_reopened, .arg = names};
 	store_listen(store, &names->listener);
-	r = store_schema(store, SCHEMA);
-	if (r == 0)
-		r = store_run_now(store, &load.job);
+	r = load(names);
 	if (r < 0) {
 		virtual_free(names);
 		return r;
 	}
-	names->unread = store_stands_in(store) != 0;
 	*ret_names = names;
 	return 0;
 }
@@ -352,8 +392,8 @@ void virtual_free(struct virtual_names *names)
 	if (!names)
 		return;
 	store_unlisten(names->store, &names->listener);
-	if (names->carry)
-		names->carry->names = NULL;
+	if (names->reading)
+		names->reading->names = NULL;
 	HASH_ITER (by_text, names->by_text, name, next) {
 		struct virtual_waiter *waiters = name->waiters;
 
@@ -394,11 +434,12 @@ size_t virtual_count(const struct virtual_names *names)
 
 /* --- giving --- */
 
+/* On the store's lane. */
 static int run_commit(struct store_job *job, sqlite3 *db)
 {
 	struct virtual_commit *commit = (struct virtual_commit *)job;
 
-	return put_row(db, commit->text, commit->number);
+	return put_name(db, commit->number, commit->text);
 }
 
 /* Without memory to remember it the number is lost, which costs an address and no more. */
@@ -472,7 +513,7 @@ static int begin(struct virtual_names *names, const char *text, struct virtual_n
 	struct virtual_name *name;
 	int r;
 
-	if (names->unread)
+	if (!names->loaded)
 		return -EROFS;
 	if (number >= names->end)
 		return -ENOSPC;

@@ -1,8 +1,8 @@
 /*
  * The virtual addresses: each name has a number, and with it one address in each pool.
  * A number is committed to the store before anyone hears of it, survives restarts, and is
- * never given to another name. Numbers 0 and 1 are not given: the network's address, and
- * holdfast.internal.
+ * never given to another name; a database that is begun anew gets all of them. Numbers 0 and 1
+ * are not given: the network's address, and holdfast.internal.
  */
 #pragma once
 
@@ -41,9 +41,8 @@ struct ip virtual_address(const struct virtual_names *names, uint32_t number, in
 /* Is a commit for this name under way, so that assigning costs no new number? */
 bool virtual_is_pending(struct virtual_names *names, const char *text);
 /* The name must not have one yet. Give it a number, durably, then call back once, never before the
- * call returns. -ENOSPC: the pools are used up; -EAGAIN: the store is too busy; -EROFS: it
- * could not be read, so that which are given is not known; -ENOMEM: cb is not
- * called then. */
+ * call returns. -ENOSPC: the pools are used up; -EAGAIN: the store is too busy; -EROFS: the
+ * database could not be opened yet; -ENOMEM: cb is not called then. */
 int virtual_assign(struct virtual_names *names, const char *text, virtual_cb cb, void *arg)
 	__attribute__((warn_unused_result));
 

@@ -112,7 +112,12 @@ static int judge_mark(sqlite3 *db, int64_t id, int64_t version)
 		return r;
 	if (id == APPLICATION_ID ? version < 1 || version > VERSION_MAX : ours > 1)
 		return -EBADMSG;
-	log_error("store", "the database is not of this program or of another version");
+	if (id == APPLICATION_ID)
+		log_error("store",
+			  "the database is of version %lld; this program knows those up to %d",
+			  (long long)version, SCHEMA_VERSION);
+	else
+		log_error("store", "the database is of another program");
 	return -EMEDIUMTYPE;
 }
 
@@ -206,16 +211,16 @@ static bool is_folder(const char *path)
 }
 
 /* The log goes along: it may hold what a person can still rescue. */
-static int put_aside(const struct paths *paths, char ret_aside[STORE_NAME_MAX])
+static int put_aside(const struct paths *paths, char ret_aside[DATABASE_ASIDE_MAX])
 {
-	char name[STORE_NAME_MAX];
+	char name[DATABASE_ASIDE_MAX];
 	int r = aside_put(paths->dir, name, sizeof(name));
 
 	if (r < 0)
 		return r;
 	sync_dir(paths->dir);
 	log_error("store", "%s is corrupt; put aside as %s, a new one is begun", paths->db, name);
-	snprintf(ret_aside, STORE_NAME_MAX, "%s", name);
+	snprintf(ret_aside, DATABASE_ASIDE_MAX, "%s", name);
 	return 0;
 }
 
@@ -226,7 +231,8 @@ static bool must_check(const struct paths *paths)
 	       (file_size(paths->wal) && file_size(paths->db) <= STORE_CHECK_MAX);
 }
 
-int database_open(const char *dir, bool give_up, sqlite3 **ret_db, char ret_aside[STORE_NAME_MAX])
+int database_open(const char *dir, bool give_up, sqlite3 **ret_db,
+		  char ret_aside[DATABASE_ASIDE_MAX])
 {
 	struct paths *paths = malloc(sizeof(*paths));
 	int r;
@@ -255,14 +261,6 @@ int database_open(const char *dir, bool give_up, sqlite3 **ret_db, char ret_asid
 out:
 	free(paths);
 	return r;
-}
-
-int database_touch(sqlite3 *db)
-{
-	char sql[64];
-
-	snprintf(sql, sizeof(sql), "PRAGMA application_id=%d", APPLICATION_ID);
-	return store_errno(sqlite3_exec(db, sql, NULL, NULL, NULL));
 }
 
 void database_close(sqlite3 *db)

@@ -2,7 +2,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
-#include "store/holder.h"
+#include "store/database.h"
 #include "store/statements.h"
 
 #include <errno.h>
@@ -16,7 +16,12 @@ struct job_list {
 
 struct store {
 	uv_loop_t *loop;
-	struct holder holder; /* the worker's while `busy`, else the loop's */
+	char *dir;
+	sqlite3 *db;	   /* the worker's while `busy`, else the loop's */
+	uint64_t tried_at; /* to open the file when another stands in, uv_hrtime */
+	bool checked;	   /* after a job met corruption; the next time it is put aside unseen */
+	const char *schemas[STORE_PARTS_MAX];
+	size_t schema_count;
 	struct store_listener *listeners;
 	struct job_list waiting, batch;
 	uv_work_t work;
@@ -27,6 +32,8 @@ struct store {
 	/* what the worker found, read by the loop after it */
 	int batch_error;
 	bool batch_wrote;
+	bool reopened; /* and the listeners are to be told */
+	bool found;    /* it is the one that could not be opened before */
 	struct store_statistics statistics;
 };
 
@@ -96,18 +103,18 @@ int store_errno(int sqlite_code)
 
 static int execute(struct store *store, const char *sql)
 {
-	return store_errno(sqlite3_exec(store->holder.db, sql, NULL, NULL, NULL));
+	return store_errno(sqlite3_exec(store->db, sql, NULL, NULL, NULL));
 }
 
 /* Without a savepoint there is no way back from half a job. */
 static void run_unguarded(struct store *store, struct store_job *job, bool *ret_lost)
 {
-	int64_t before = sqlite3_total_changes64(store->holder.db);
+	int64_t before = sqlite3_total_changes64(store->db);
 
-	job->status = job->run(job, store->holder.db);
-	if (job->status < 0 && sqlite3_total_changes64(store->holder.db) != before)
+	job->status = job->run(job, store->db);
+	if (job->status < 0 && sqlite3_total_changes64(store->db) != before)
 		*ret_lost = true;
-	if (sqlite3_get_autocommit(store->holder.db))
+	if (sqlite3_get_autocommit(store->db))
 		*ret_lost = true;
 }
 
@@ -115,16 +122,16 @@ static void run_unguarded(struct store *store, struct store_job *job, bool *ret_
  * full disk or an I/O error; *ret_lost then says that the batch is gone. */
 static void run_in_savepoint(struct store *store, struct store_job *job, bool *ret_lost)
 {
-	job->status = statement_run(store->holder.db, "SAVEPOINT job");
+	job->status = statement_run(store->db, "SAVEPOINT job");
 	if (job->status == 0) {
-		job->status = job->run(job, store->holder.db);
-		if (sqlite3_get_autocommit(store->holder.db)) {
+		job->status = job->run(job, store->db);
+		if (sqlite3_get_autocommit(store->db)) {
 			*ret_lost = true;
 			return;
 		}
 		if (job->status < 0)
-			*ret_lost |= statement_run(store->holder.db, "ROLLBACK TO job") < 0;
-		if (statement_run(store->holder.db, "RELEASE job") < 0)
+			*ret_lost |= statement_run(store->db, "ROLLBACK TO job") < 0;
+		if (statement_run(store->db, "RELEASE job") < 0)
 			*ret_lost = true;
 	} else {
 		*ret_lost = true;
@@ -134,14 +141,11 @@ static void run_in_savepoint(struct store *store, struct store_job *job, bool *r
 static int run_writers(struct store *store)
 {
 	bool lost = false;
-	int error = statement_run(store->holder.db, "BEGIN IMMEDIATE");
+	int error = statement_run(store->db, "BEGIN IMMEDIATE");
 
-	/* A commit that writes nothing proves nothing. */
-	if (error == 0 && store->statistics.last_error)
-		error = database_touch(store->holder.db);
 	for (struct store_job *job = store->batch.first; job; job = job->next) {
 		if (job->read_only) {
-			job->status = job->run(job, store->holder.db);
+			job->status = job->run(job, store->db);
 		} else if (error == 0) {
 			if (job->unguarded)
 				run_unguarded(store, job, &lost);
@@ -152,24 +156,77 @@ static int run_writers(struct store *store)
 		}
 	}
 	if (error == 0)
-		error = statement_run(store->holder.db, "COMMIT");
-	if (error < 0 && !sqlite3_get_autocommit(store->holder.db))
+		error = statement_run(store->db, "COMMIT");
+	if (error < 0 && !sqlite3_get_autocommit(store->db))
 		execute(store, "ROLLBACK");
 	return error;
 }
 
-static void fail_writers(struct store *store, int error)
+/* --- the database goes and comes --- */
+
+static int apply_schemas(struct store *store, size_t from)
 {
-	for (struct store_job *job = store->batch.first; job; job = job->next)
-		if (!job->read_only)
-			job->status = error;
+	int r = execute(store, "BEGIN IMMEDIATE");
+
+	for (size_t i = from; i < store->schema_count && r == 0; i++)
+		r = execute(store, store->schemas[i]);
+	if (r == 0)
+		r = execute(store, "COMMIT");
+	if (r < 0) {
+		log_error("store", "schema: %s", sqlite3_errmsg(store->db));
+		if (!sqlite3_get_autocommit(store->db))
+			execute(store, "ROLLBACK");
+	}
+	return r;
 }
 
-static void run_readers(struct store *store)
+static int open_and_apply(struct store *store, bool give_up)
 {
-	for (struct store_job *job = store->batch.first; job; job = job->next)
-		if (job->read_only)
-			job->status = job->run(job, store->holder.db);
+	struct store_statistics *s = &store->statistics;
+	char aside[sizeof(s->aside)] = "";
+	int r = database_open(store->dir, give_up, &store->db, aside);
+
+	if (aside[0]) {
+		s->corrupt++;
+		memcpy(s->aside, aside, sizeof(aside));
+	}
+	if (r < 0)
+		return r;
+	r = apply_schemas(store, 0);
+	if (r < 0)
+		database_close(store->db);
+	return r;
+}
+
+/* The file, with the parts' tables. One that does not take them is damaged, too. */
+static int open_file(struct store *store, bool give_up)
+{
+	int r = open_and_apply(store, give_up);
+
+	return r == -EBADMSG || r == -EINVAL ? open_and_apply(store, true) : r;
+}
+
+/* Look-ups find nothing and changes fail with -EROFS, so that all but storing goes on. */
+static int stand_in(struct store *store)
+{
+	int r = store_errno(sqlite3_open(":memory:", &store->db));
+
+	if (r == 0)
+		r = apply_schemas(store, 0);
+	if (r == 0)
+		r = execute(store, "PRAGMA query_only=1");
+	if (r < 0)
+		sqlite3_close(store->db);
+	store->statistics.stands_in = r == 0;
+	store->tried_at = uv_hrtime();
+	return r;
+}
+
+/* What passes by itself, or may; not a mistake of the configuration or a second daemon. */
+static bool may_pass(int error)
+{
+	return error == -EROFS || error == -ENOSPC || error == -EDQUOT || error == -EIO ||
+	       error == -EACCES;
 }
 
 static bool met_corruption(const struct store *store)
@@ -180,30 +237,48 @@ static bool met_corruption(const struct store *store)
 	return false;
 }
 
-/* What a batch wrote goes with a file that is put aside. Before the loop runs an empty database in
- * memory takes what makes the parts begin. */
-static void run_batch(struct store *store, bool before_the_loop)
+/* What is corrupt is read whole and put aside; a file that seems well then is believed once. What
+ * the batch wrote goes with a file that is put aside. */
+static void mend(struct store *store)
 {
+	uint64_t before = store->statistics.corrupt;
+
+	if (!store->statistics.stands_in)
+		database_suspect(store->db);
+	database_close(store->db);
+	store->statistics.stands_in = false;
+	if (open_file(store, store->checked) < 0 && stand_in(store) < 0)
+		abort(); /* no memory for an empty database */
+	store->checked = true;
+	if (!store->statistics.stands_in && store->statistics.corrupt == before)
+		return;
+	store->reopened = true;
+	for (struct store_job *job = store->batch.first; job; job = job->next)
+		if (!job->read_only)
+			job->status = -EBADMSG;
+	store->batch_error = -EBADMSG;
+}
+
+static void run_batch(struct store *store)
+{
+	struct store_job *job;
 	int error = 0;
 
-	holder_retry(&store->holder);
 	store->batch_wrote = false;
-	for (const struct store_job *job = store->batch.first; job; job = job->next)
+	for (job = store->batch.first; job; job = job->next)
 		if (!job->read_only)
 			store->batch_wrote = true;
-	if (store->batch_wrote && (!store->holder.error || before_the_loop)) {
+	if (store->batch_wrote)
 		error = run_writers(store);
-	} else {
-		error = store->batch_wrote ? store->holder.error : 0;
-		run_readers(store);
-	}
-	if (error < 0)
-		fail_writers(store, error);
-	if (met_corruption(store) && holder_mend(&store->holder)) {
-		error = store->batch_wrote ? -EBADMSG : 0;
-		fail_writers(store, -EBADMSG);
+	for (job = store->batch.first; job; job = job->next) {
+		if (!store->batch_wrote)
+			job->status = job->run(job, store->db);
+		else if (error < 0 && !job->read_only)
+			job->status = error;
 	}
 	store->batch_error = error;
+	if (met_corruption(store))
+		mend(store);
 }
 
 static int64_t pragma_value(sqlite3 *db, const char *sql)
@@ -225,30 +300,17 @@ static uint64_t database_bytes(sqlite3 *db)
 			  pragma_value(db, "PRAGMA page_size"));
 }
 
-static void look_at_holder(struct store *store)
-{
-	struct store_statistics *s = &store->statistics;
-
-	s->put_aside = store->holder.put_aside;
-	memcpy(s->aside, store->holder.aside, sizeof(s->aside));
-	s->stands_in = store->holder.error;
-	if (s->stands_in)
-		s->last_error = s->stands_in;
-	s->database_bytes = database_bytes(store->holder.db);
-}
-
 /* On the loop, when the worker has given the database back. */
 static void count_batch(struct store *store)
 {
 	struct store_statistics *s = &store->statistics;
 
 	s->jobs += store->batch.count;
-	if (store->batch_wrote || store->holder.replaced)
-		look_at_holder(store);
 	if (!store->batch_wrote)
 		return;
 	if (store->batch_error == 0) {
 		s->commits++;
+		s->database_bytes = database_bytes(store->db);
 	} else {
 		s->failures++;
 		if (s->last_error != store->batch_error)
@@ -265,14 +327,64 @@ static void pump(struct store *store);
 static void tell_listeners(struct store *store)
 {
 	struct store_listener *listener, *next;
+	bool empty = !store->found;
 
-	if (!store->holder.replaced || store->closing)
+	if (!store->reopened || store->closing)
 		return;
-	store->holder.replaced = false;
+	store->reopened = store->found = false;
 	for (listener = store->listeners; listener; listener = next) {
 		next = listener->next;
-		listener->replaced(listener->arg);
+		listener->reopened(listener->arg, empty);
 	}
+}
+
+/* --- the file again, after another one stood in --- */
+
+static void on_try_work(uv_work_t *work)
+{
+	struct store *store = work->data;
+	sqlite3 *memory = store->db;
+
+	store->tried_at = uv_hrtime();
+	if (open_file(store, false) < 0) {
+		store->db = memory;
+		return;
+	}
+	database_close(memory);
+	store->reopened = store->found = true;
+}
+
+static void on_turn(uv_prepare_t *turn);
+
+/* What waits was submitted when nothing could be stored, by parts that do not know yet what is in
+ * the file: it fails as all before it did. */
+static void on_try_done(uv_work_t *work, int status)
+{
+	struct store *store = work->data;
+	size_t count = store->reopened ? store->waiting.count : 0;
+
+	(void)status;
+	if (store->reopened) {
+		log_info("store", "the database can be used");
+		store->statistics.stands_in = false;
+		store->statistics.last_error = 0;
+	}
+	tell_listeners(store); /* what they submit comes after those */
+	while (count--) {
+		struct store_job *job = job_list_pop(&store->waiting);
+
+		job->status = -EROFS;
+		if (job->done)
+			job->done(job, job->status);
+	}
+	store->busy = false;
+	uv_prepare_start(&store->turn, on_turn);
+}
+
+static bool try_the_file(const struct store *store)
+{
+	return store->statistics.stands_in && !store->closing &&
+	       (uv_hrtime() - store->tried_at) / 1000000 >= STORE_OPEN_WAIT;
 }
 
 static void on_turn(uv_prepare_t *turn)
@@ -294,7 +406,7 @@ static void pump_soon(struct store *store)
 
 static void on_work(uv_work_t *work)
 {
-	run_batch(work->data, false);
+	run_batch(work->data);
 }
 
 static void on_work_done(uv_work_t *work, int status)
@@ -319,7 +431,7 @@ static void on_close_work(uv_work_t *work)
 {
 	struct store *store = work->data;
 
-	holder_close(&store->holder);
+	database_close(store->db);
 }
 
 static void on_turn_closed(uv_handle_t *handle)
@@ -328,6 +440,7 @@ static void on_turn_closed(uv_handle_t *handle)
 	void (*closed)(void *arg) = store->closed;
 	void *arg = store->closed_arg;
 
+	free(store->dir);
 	free(store);
 	if (closed)
 		closed(arg);
@@ -358,6 +471,10 @@ static void pump(struct store *store)
 			queue_work(store, on_close_work, on_close_done);
 		return;
 	}
+	if (try_the_file(store)) {
+		queue_work(store, on_try_work, on_try_done);
+		return;
+	}
 	while (store->waiting.count && store->batch.count < STORE_BATCH_MAX)
 		job_list_push(&store->batch, job_list_pop(&store->waiting));
 	queue_work(store, on_work, on_work_done);
@@ -366,21 +483,33 @@ static void pump(struct store *store)
 int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 {
 	struct store *store = calloc(1, sizeof(*store));
-	int r;
+	int r = -ENOMEM;
 
 	if (!store)
-		return -ENOMEM;
+		return r;
+	/* SQLite's own sums of memory cost a lock at every allocation. Of no effect when it runs
+	 * already: then this is not the first store. */
+	sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	store->loop = loop;
 	job_list_init(&store->waiting);
 	job_list_init(&store->batch);
-	r = holder_open(&store->holder, dir);
+	store->dir = strdup(dir);
+	if (store->dir)
+		r = open_file(store, false);
+	if (may_pass(r)) {
+		store->statistics.last_error = r;
+		r = stand_in(store);
+	}
 	if (r < 0) {
+		free(store->dir);
 		free(store);
 		return r;
 	}
-	look_at_holder(store);
+	store->statistics.database_bytes = database_bytes(store->db);
 	uv_prepare_init(loop, &store->turn);
 	store->turn.data = store;
+	store->reopened = store->statistics.corrupt;
+	pump_soon(store);
 	*ret_store = store;
 	return 0;
 }
@@ -401,34 +530,46 @@ void store_unlisten(struct store *store, struct store_listener *listener)
 		*at = listener->next;
 }
 
-int store_stands_in(const struct store *store)
-{
-	return store->statistics.stands_in;
-}
-
 int store_schema(struct store *store, const char *sql)
 {
-	int r = store->busy ? -EBUSY : holder_schema(&store->holder, sql);
+	bool stands_in = store->statistics.stands_in;
+	int r;
 
-	if (store->holder.replaced)
-		pump_soon(store);
+	if (store->busy || store->schema_count == STORE_PARTS_MAX)
+		return -EBUSY;
+	store->schemas[store->schema_count++] = sql;
+	if (stands_in)
+		execute(store, "PRAGMA query_only=0");
+	r = apply_schemas(store, store->schema_count - 1);
+	if (stands_in)
+		execute(store, "PRAGMA query_only=1");
+	if (r != -EBADMSG && r != -EINVAL)
+		return r;
+	/* Its own tables are not what they should be: damaged in a way that no check finds. */
+	database_close(store->db);
+	r = open_file(store, true);
+	if (r < 0)
+		r = stand_in(store);
+	store->reopened = true;
+	pump_soon(store);
 	return r;
 }
 
 int store_run_now(struct store *store, struct store_job *job)
 {
-	if (store->busy)
+	enum { TRIES = 3 }; /* the file is checked, at the next time put aside */
+
+	if (store->busy || store->waiting.count)
 		return -EBUSY;
-	/* The first time the file is read whole, the second time it is put aside. */
-	for (int tries = 3; tries > 0; tries--) {
+	for (int i = 0; i < TRIES; i++) {
 		job_list_push(&store->batch, job);
-		run_batch(store, true);
+		run_batch(store);
 		count_batch(store);
 		job_list_init(&store->batch);
 		if (job->status != -EBADMSG)
 			break;
 	}
-	if (store->holder.replaced)
+	if (store->reopened)
 		pump_soon(store);
 	return job->status;
 }

@@ -7,9 +7,9 @@
  * bring their schema and their statements. Nobody else touches the connection.
  *
  * A corrupt file, found so at the start or by a job, is put aside (NAME.corrupt-TIME) and a new
- * one begun. While the file cannot be opened at all (a disk that is full, broken or read-only) an
- * empty database in memory stands in, where look-ups find nothing and changes fail, and the file
- * is tried again now and then. Whoever knows by heart what stands in the database listens.
+ * one begun. While there is no disk to open it on, an empty database in memory stands in, which
+ * takes no changes (-EROFS), and the file is tried again now and then, when there is work.
+ * Whoever keeps in memory what stands in the database listens for such a change.
  */
 #pragma once
 
@@ -21,8 +21,6 @@
 
 struct store;
 struct store_job;
-
-enum { STORE_NAME_MAX = 64 };
 
 /* On the lane's thread, inside a transaction and a savepoint of its own: touch only the job
  * and the database. A negative errno rolls back this job alone. */
@@ -50,24 +48,22 @@ struct store_job {
 int store_open(uv_loop_t *loop, const char *dir, struct store **ret_store)
 	__attribute__((warn_unused_result));
 /* Statements that make a part's tables ("CREATE TABLE IF NOT EXISTS ..."), run at once, and again
- * in each new database: the text must live as long as the store. */
+ * for each new file: the text must live as long as the store. */
 int store_schema(struct store *store, const char *sql) __attribute__((warn_unused_result));
-/* Run one job now, blocking; only before the loop runs. Gives its status, never calls done. One
- * that met corruption runs again, in what is there then: it must begin anew. */
+/* Run one job now, blocking; only before the loop runs. Gives its status, never calls done. When
+ * the file is found corrupt the job runs once more, on what is there then. */
 int store_run_now(struct store *store, struct store_job *job) __attribute__((warn_unused_result));
 
-/* `replaced`: another database is there than before, a new one or the one that could not be opened.
- * On the loop; jobs that are submitted from then on see it, those before it may have. Owned by the
- * caller until store_unlisten. */
+/* `reopened`: another database is there than before: an empty one, or the one that could not be
+ * opened until now. On the loop; what it submits comes before the jobs of others from then on.
+ * Owned by the caller. */
 struct store_listener {
-	void (*replaced)(void *arg);
+	void (*reopened)(void *arg, bool empty);
 	void *arg;
 	struct store_listener *next;
 };
 void store_listen(struct store *store, struct store_listener *listener);
 void store_unlisten(struct store *store, struct store_listener *listener);
-/* Why the file cannot be opened (negative errno), or 0. */
-int store_stands_in(const struct store *store);
 
 /* 0, -EAGAIN when STORE_JOBS_MAX wait already, -ECANCELED after store_close (done is not called
  * then). */
@@ -78,11 +74,11 @@ void store_close(struct store *store, void (*closed)(void *arg), void *arg);
 struct store_statistics {
 	uint64_t jobs, commits, failures, refused;
 	size_t waiting;
-	uint64_t database_bytes;    /* page_count * page_size after the last commit */
-	uint64_t put_aside;	    /* corrupt files, since the start */
-	char aside[STORE_NAME_MAX]; /* the file name of the last of them, or "" */
-	int stands_in;		    /* why the file cannot be opened, negative errno; 0: it is */
-	int last_error; /* negative errno of the last failed commit; 0 after a good one */
+	uint64_t database_bytes; /* page_count * page_size after the last commit */
+	uint64_t corrupt;	 /* files put aside since the start */
+	char aside[64];		 /* the name of the last one, or "" */
+	bool stands_in;		 /* the file could not be opened: nothing can be stored */
+	int last_error;		 /* negative errno of the last failed commit; 0 after a good one */
 };
 void store_statistics(const struct store *store, struct store_statistics *ret);
 

@@ -264,11 +264,6 @@ struct found {
 };
 static struct found found;
 
-static void on_begin(void *arg)
-{
-	memset(&found, 0, sizeof(found));
-}
-
 static int on_row(void *arg, const struct program_row *row)
 {
 	found.rows[found.row_count++] = *row;
@@ -289,11 +284,9 @@ static int on_newest(void *arg, const struct program_newest *newest)
 
 static void read_rows(void)
 {
-	struct rows_load load = {.on_begin = on_begin,
-				 .on_row = on_row,
-				 .on_event = on_event,
-				 .on_newest = on_newest};
+	struct rows_load load = {.on_row = on_row, .on_event = on_event, .on_newest = on_newest};
 
+	memset(&found, 0, sizeof(found));
 	ck_assert_int_eq(rows_open(store, &load), 0);
 }
 

@@ -252,7 +252,7 @@ static void verify(int rows)
 
 	open_queue();
 	store_statistics(store, &s);
-	if (s.put_aside)
+	if (s.corrupt)
 		complain(-1, "the database was corrupt");
 	for (int n = 0; n < rows; n++) {
 		snprintf(id, sizeof(id), "id-%08d", n);

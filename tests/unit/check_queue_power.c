@@ -268,12 +268,6 @@ static void work(void)
 		uv_loop_close(&loop);
 		return;
 	}
-	if (store_stands_in(store)) { /* the power went before the file was open */
-		did.starts++;
-		close_all();
-		uv_loop_close(&loop);
-		return;
-	}
 	for (int i = 0; i < IN_FLIGHT; i++)
 		put_next();
 	lease_next();
@@ -413,7 +407,7 @@ static void verify(void)
 		return;
 	}
 	store_statistics(store, &s);
-	if (s.put_aside)
+	if (s.corrupt)
 		complain("the database was corrupt");
 	looked = 0;
 	owing = 0;

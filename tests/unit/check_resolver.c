@@ -463,6 +463,52 @@ START_TEST(offline_names_have_virtual_addresses_that_last)
 }
 END_TEST
 
+static int run_corrupt(struct store_job *job, sqlite3 *db)
+{
+	return -EBADMSG;
+}
+
+static void on_corrupt(struct store_job *job, int status)
+{
+	job->run = NULL;
+}
+
+/* A job says so; the first time the file is read whole and believed. */
+static void corrupt(void)
+{
+	for (int i = 0; i < 2; i++) {
+		struct store_job job = {.run = run_corrupt, .done = on_corrupt, .read_only = true};
+
+		ck_assert_int_eq(store_submit(store, &job), 0);
+		while (job.run)
+			uv_run(&loop, UV_RUN_ONCE);
+	}
+}
+
+START_TEST(a_database_that_is_begun_anew_gets_the_names_that_apps_know)
+{
+	struct store_statistics s;
+	struct dns_result result;
+
+	set_online(false);
+	ask("one.example", DNS_TYPE_A);
+	ask("two.example", DNS_TYPE_A);
+	corrupt();
+	store_statistics(store, &s);
+	ck_assert_uint_eq(s.corrupt, 1);
+	ask("three.example", DNS_TYPE_A);
+	resolver_end();
+	resolver_begin();
+	set_online(false);
+	result = ask("two.example", DNS_TYPE_A);
+	assert_address(&result, "198.18.0.3");
+	result = ask("three.example", DNS_TYPE_A);
+	assert_address(&result, "198.18.0.4");
+	result = ask("one.example", DNS_TYPE_A);
+	assert_address(&result, "198.18.0.2");
+}
+END_TEST
+
 START_TEST(questions_join_the_commit_that_is_under_way)
 {
 	struct dns_name name = name_of("joined.example");
@@ -857,6 +903,7 @@ int main(void)
 	tcase_add_test(tc, a_server_that_refuses_gives_no_virtual_address);
 	tcase_add_test(tc, other_types_are_relayed_and_https_is_empty);
 	tcase_add_test(tc, offline_names_have_virtual_addresses_that_last);
+	tcase_add_test(tc, a_database_that_is_begun_anew_gets_the_names_that_apps_know);
 	tcase_add_test(tc, questions_join_the_commit_that_is_under_way);
 	tcase_add_test(tc, new_names_are_rate_limited_by_source);
 	tcase_add_test(tc, exhausted_pools_are_said);

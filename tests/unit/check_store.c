@@ -7,9 +7,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -101,7 +103,7 @@ static void remove_all(void)
 
 	while (d && (entry = readdir(d))) {
 		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
-		unlink(path);
+		remove(path);
 	}
 	if (d)
 		closedir(d);
@@ -473,19 +475,20 @@ START_TEST(a_file_that_is_no_database_is_put_aside)
 	write_at(file, 0, "this is not a database, is it?  ", 32);
 	open_store();
 	store_statistics(store, &s);
-	ck_assert_uint_eq(s.put_aside, 1);
+	ck_assert(s.corrupt);
 	ck_assert_uint_eq(count_named("corrupt"), 1);
 	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
 	ck_assert_int_eq(n, 0);
 	close_store();
 	open_store();
 	store_statistics(store, &s);
-	ck_assert_uint_eq(s.put_aside, 0);
+	ck_assert(!s.corrupt);
 	close_store();
 }
 END_TEST
 
-static void fill_and_spoil(void)
+/* Enough rows for many pages, then rubbish over all but the first three. */
+static void damage_pages(void)
 {
 	char junk[4096];
 	struct stat st;
@@ -503,76 +506,287 @@ static void fill_and_spoil(void)
 		write_at(file, at, junk, sizeof(junk));
 }
 
-static void count_replaced(void *arg)
+struct heard {
+	struct store_listener listener;
+	int empty, found;
+	struct job first; /* submitted as soon as it is heard */
+};
+
+static void on_reopened(void *arg, bool empty)
 {
-	(*(int *)arg)++;
+	struct heard *heard = arg;
+
+	heard->empty += empty;
+	heard->found += !empty;
+	if (heard->first.sql)
+		ck_assert_int_eq(store_submit(store, &heard->first.job), 0);
 }
 
-/* What the same batch wrote went with the file, and must not be told to be on the disk. */
-START_TEST(a_file_that_a_job_finds_corrupt_is_put_aside_and_service_goes_on)
+static void listen_to(struct heard *heard)
 {
-	struct job reads = job_of("SELECT sum(length(bytes)) FROM t", true);
-	struct job writes = job_of("CREATE TABLE other (x)", false);
-	int replaced = 0;
-	struct store_listener listener = {.replaced = count_replaced, .arg = &replaced};
+	heard->listener = (struct store_listener){.reopened = on_reopened, .arg = heard};
+	store_listen(store, &heard->listener);
+}
+
+START_TEST(corruption_met_by_a_job_is_put_aside_and_work_goes_on)
+{
+	struct heard heard = {.first = job_of("INSERT INTO t VALUES (7, NULL)", false)};
+	struct job bad = job_of("INSERT INTO t SELECT n + 10000, bytes FROM t", false);
+	struct job with = job_of("INSERT INTO t VALUES (-1, NULL)", false);
 	struct store_statistics s;
 	int64_t n;
 
-	fill_and_spoil();
+	damage_pages();
 	open_store();
-	store_listen(store, &listener);
-	ck_assert_int_eq(store_submit(store, &writes.job), 0);
-	ck_assert_int_eq(store_submit(store, &reads.job), 0);
+	listen_to(&heard);
+	ck_assert_int_eq(store_submit(store, &with.job), 0);
+	ck_assert_int_eq(store_submit(store, &bad.job), 0);
 	uv_run(&loop, UV_RUN_DEFAULT);
-	ck_assert_int_eq(reads.result, -EBADMSG);
-	ck_assert_int_eq(writes.result, -EBADMSG);
-	ck_assert_int_eq(replaced, 1);
+	/* Neither is in the new file, so neither may be told to be stored. */
+	ck_assert_int_eq(bad.result, -EBADMSG);
+	ck_assert_int_eq(with.result, -EBADMSG);
+	ck_assert_int_eq(heard.empty, 1);
+	ck_assert_int_eq(heard.first.done, 1);
+	ck_assert_int_eq(heard.first.result, 0);
 	store_statistics(store, &s);
-	ck_assert_uint_eq(s.put_aside, 1);
-	ck_assert_uint_eq(count_named(s.aside), count_named("corrupt"));
+	ck_assert_uint_eq(s.corrupt, 1);
+	ck_assert_int_eq(s.last_error, 0);
+	ck_assert_uint_eq(count_named(s.aside), 1);
 	ck_assert_uint_eq(count_named("suspect"), 0);
+	ck_assert_int_eq(run("INSERT INTO t VALUES (8, NULL)", false, NULL), 0);
+	close_store();
+	open_store();
+	store_statistics(store, &s);
+	ck_assert_uint_eq(s.corrupt, 0);
+	ck_assert_int_eq(run("SELECT sum(n) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 15);
+	close_store();
+}
+END_TEST
+
+START_TEST(corruption_met_by_a_look_up_is_put_aside)
+{
+	struct heard heard = {.empty = 0};
+	int64_t n;
+
+	damage_pages();
+	open_store();
+	listen_to(&heard);
+	ck_assert_int_eq(run("SELECT sum(length(bytes)) FROM t", true, &n), -EBADMSG);
+	ck_assert_int_eq(heard.empty, 1);
+	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 0);
+	close_store();
+	ck_assert_uint_eq(count_named("corrupt"), 1);
+}
+END_TEST
+
+START_TEST(corruption_met_before_the_loop_runs_is_put_aside)
+{
+	struct job job = job_of("SELECT sum(length(bytes)) FROM t", true);
+	struct heard heard = {.empty = 0};
+
+	damage_pages();
+	open_store();
+	listen_to(&heard);
+	ck_assert_int_eq(store_run_now(store, &job.job), 0);
+	ck_assert_int_eq(heard.empty, 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(heard.empty, 1);
+	close_store();
+	ck_assert_uint_eq(count_named("corrupt"), 1);
+}
+END_TEST
+
+/* What no check of the file finds: a job says so twice, with the file being well as a whole. */
+static int run_says_corrupt(struct store_job *base, sqlite3 *db)
+{
+	(void)base;
+	(void)db;
+	return -EBADMSG;
+}
+
+START_TEST(a_file_that_seems_well_is_believed_once)
+{
+	struct job job = {.job = {.run = run_says_corrupt, .done = on_done, .read_only = true}};
+	int64_t n;
+
+	open_store();
+	ck_assert_int_eq(run("INSERT INTO t VALUES (1, NULL)", false, NULL), 0);
+	ck_assert_int_eq(store_submit(store, &job.job), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(job.result, -EBADMSG);
+	ck_assert_uint_eq(count_named("corrupt"), 0);
+	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 1);
+	ck_assert_int_eq(store_submit(store, &job.job), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_uint_eq(count_named("corrupt"), 1);
+	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 0);
+	close_store();
+}
+END_TEST
+
+/* A header, the log, a table, an index: each of them overwritten or cut somewhere. */
+static void damage(unsigned how)
+{
+	off_t size;
+	struct stat st;
+	char log[200];
+
+	snprintf(log, sizeof(log), "%s-wal", file);
+	ck_assert_int_eq(stat(file, &st), 0);
+	size = st.st_size;
+	switch (how) {
+	case 0: /* cut in the middle of a page */
+		ck_assert_int_eq(truncate(file, size / 2 + 100), 0);
+		break;
+	case 1: /* nothing is left but the first bytes */
+		ck_assert_int_eq(truncate(file, 60), 0);
+		break;
+	case 2: /* a page size that cannot be */
+		write_at(file, 16, "\377\377", 2);
+		break;
+	case 3: /* the mark of the program */
+		write_at(file, 68, "\0\0\0\0", 4);
+		break;
+	case 4: /* a version that no program has */
+		write_at(file, 60, "\177\377\377\377", 4);
+		break;
+	case 5: /* the page of the schema */
+		write_at(file, 100, "\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20", 16);
+		break;
+	case 6: /* a folder in its place */
+		ck_assert_int_eq(unlink(file), 0);
+		ck_assert_int_eq(mkdir(file, 0700), 0);
+		break;
+	case 7: /* and where the log should be */
+		ck_assert_int_eq(mkdir(log, 0700), 0);
+		break;
+	}
+}
+
+START_TEST(whatever_is_damaged_the_store_opens)
+{
+	struct store_statistics s;
+	int64_t n = -1;
+
+	open_store();
+	ck_assert_int_eq(store_schema(store, "CREATE TABLE IF NOT EXISTS requests (x);"
+					     "CREATE TABLE IF NOT EXISTS names (x)"),
+			 0);
+	ck_assert_int_eq(
+		run("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM c LIMIT 500)"
+		    "INSERT INTO t SELECT i, randomblob(300) FROM c",
+		    false, NULL),
+		0);
+	close_store();
+	damage((unsigned)_i);
+	open_store();
+	run("SELECT count(*) FROM t", true, &n);
 	ck_assert_int_eq(run("INSERT INTO t VALUES (1, NULL)", false, NULL), 0);
 	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
 	ck_assert_int_eq(n, 1);
-	ck_assert_int_eq(replaced, 1);
+	store_statistics(store, &s);
+	ck_assert_uint_eq(s.corrupt, 1);
+	ck_assert_int_eq(s.last_error, 0);
 	close_store();
+	ck_assert_uint_ge(count_named("corrupt"), 1);
+}
+END_TEST
+
+START_TEST(the_newest_of_those_put_aside_are_kept)
+{
+	struct store_statistics s;
+	char last[sizeof(s.aside)] = "";
+
+	for (int i = 0; i < STORE_ASIDE_MAX + 3; i++) {
+		open_store();
+		ck_assert_int_eq(run("INSERT INTO t VALUES (1, NULL)", false, NULL), 0);
+		store_statistics(store, &s);
+		ck_assert_uint_eq(s.corrupt, i > 0);
+		ck_assert_str_ne(s.aside, i > 0 ? last : "x");
+		strcpy(last, s.aside);
+		close_store();
+		write_at(file, 0, "this is not a database, is it?  ", 32);
+	}
+	ck_assert_uint_eq(count_named("corrupt"), STORE_ASIDE_MAX);
+	ck_assert_uint_eq(count_named(last), 1);
+}
+END_TEST
+
+static void remount(unsigned long flags)
+{
+	ck_assert_int_eq(mount("none", dir, NULL, MS_REMOUNT | flags, NULL), 0);
+}
+
+/* As it is mounted after the kernel found an error on it. */
+START_TEST(a_disk_that_is_read_only_at_the_start_is_waited_for)
+{
+	struct heard heard = {.empty = 0};
+	struct store_statistics s;
+	uint64_t begun;
+	int64_t n;
+
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	ck_assert_int_eq(mkdir(dir, 0700), 0);
+	ck_assert_int_eq(mount("none", dir, "tmpfs", 0, NULL), 0);
+	open_store();
+	ck_assert_int_eq(run("INSERT INTO t VALUES (3, NULL)", false, NULL), 0);
+	close_store();
+
+	remount(MS_RDONLY);
+	open_store();
+	listen_to(&heard);
+	store_statistics(store, &s);
+	ck_assert(s.stands_in);
+	ck_assert_int_eq(s.last_error, -EROFS);
+	ck_assert_int_eq(run("INSERT INTO t VALUES (4, NULL)", false, NULL), -EROFS);
+	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 0);
+
+	remount(0);
+	begun = uv_hrtime();
+	while (!heard.found && (uv_hrtime() - begun) / 1000000 < 4 * STORE_OPEN_WAIT) {
+		run("SELECT 1", true, NULL);
+		usleep(50000);
+	}
+	ck_assert_int_eq(heard.found, 1);
+	ck_assert_int_eq(heard.empty, 0);
+	ck_assert_int_eq(run("INSERT INTO t VALUES (5, NULL)", false, NULL), 0);
+	ck_assert_int_eq(run("SELECT sum(n) FROM t", true, &n), 0);
+	ck_assert_int_eq(n, 8);
+	store_statistics(store, &s);
+	ck_assert(!s.stands_in);
+	ck_assert_int_eq(s.last_error, 0);
+	ck_assert_uint_eq(s.corrupt, 0);
+	close_store();
+	ck_assert_int_eq(umount(dir), 0);
+}
+END_TEST
+
+START_TEST(a_newer_version_is_refused_and_left_as_it_is)
+{
+	sqlite3 *db;
+	int64_t n;
+
+	open_store();
+	ck_assert_int_eq(run("INSERT INTO t VALUES (1, NULL)", false, NULL), 0);
+	close_store();
+	ck_assert_int_eq(sqlite3_open(file, &db), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_exec(db, "PRAGMA user_version=3", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	ck_assert_int_eq(store_open(&loop, dir, &store), -EMEDIUMTYPE);
+	ck_assert_uint_eq(count_named("corrupt"), 0);
+	ck_assert_int_eq(sqlite3_open(file, &db), SQLITE_OK);
+	ck_assert_int_eq(sqlite3_exec(db, "PRAGMA user_version=2", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
 	open_store();
 	ck_assert_int_eq(run("SELECT count(*) FROM t", true, &n), 0);
 	ck_assert_int_eq(n, 1);
-	store_unlisten(store, &listener);
 	close_store();
-}
-END_TEST
-
-START_TEST(a_file_that_is_corrupt_at_the_start_serves_the_first_job_anew)
-{
-	struct job reads = job_of("SELECT count(*), sum(length(bytes)) FROM t", true);
-
-	fill_and_spoil();
-	open_store();
-	ck_assert_int_eq(store_run_now(store, &reads.job), 0);
-	ck_assert_int_eq(reads.value, 0);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	close_store();
-}
-END_TEST
-
-START_TEST(of_corrupt_files_the_newest_are_kept)
-{
-	struct store_statistics s;
-	int64_t n;
-
-	for (int i = 0; i < STORE_ASIDE_MAX + 2; i++) {
-		fill_and_spoil();
-		open_store();
-		ck_assert_int_eq(run("SELECT sum(length(bytes)) FROM t", true, &n), -EBADMSG);
-		store_statistics(store, &s);
-		ck_assert_uint_eq(count_named(s.aside) > 0, 1);
-		close_store();
-		unlink(file);
-	}
-	ck_assert_uint_ge(count_named("corrupt"), STORE_ASIDE_MAX);
-	ck_assert_uint_le(count_named("corrupt"), STORE_ASIDE_MAX * 2); /* some with their log */
 }
 END_TEST
 
@@ -627,9 +841,14 @@ int main(void)
 	tcase_add_test(tc, a_callback_may_submit);
 	tcase_add_test(tc, too_many_jobs_are_refused_and_counted);
 	tcase_add_test(tc, a_file_that_is_no_database_is_put_aside);
-	tcase_add_test(tc, a_file_that_a_job_finds_corrupt_is_put_aside_and_service_goes_on);
-	tcase_add_test(tc, a_file_that_is_corrupt_at_the_start_serves_the_first_job_anew);
-	tcase_add_test(tc, of_corrupt_files_the_newest_are_kept);
+	tcase_add_test(tc, corruption_met_by_a_job_is_put_aside_and_work_goes_on);
+	tcase_add_test(tc, corruption_met_by_a_look_up_is_put_aside);
+	tcase_add_test(tc, corruption_met_before_the_loop_runs_is_put_aside);
+	tcase_add_test(tc, a_file_that_seems_well_is_believed_once);
+	tcase_add_loop_test(tc, whatever_is_damaged_the_store_opens, 0, 8);
+	tcase_add_test(tc, the_newest_of_those_put_aside_are_kept);
+	tcase_add_test(tc, a_disk_that_is_read_only_at_the_start_is_waited_for);
+	tcase_add_test(tc, a_newer_version_is_refused_and_left_as_it_is);
 	tcase_add_test(tc, a_database_of_another_program_is_left_alone);
 	tcase_add_test(tc, a_job_can_run_before_the_loop);
 	suite_add_tcase(suite, tc);
