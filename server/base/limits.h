@@ -159,8 +159,10 @@
 #define QUEUE_PROMOTE_MAX  256	     /* rows whose time has come, brought back in one lease */
 #define QUEUE_LIST_SCAN	   5000	     /* rows looked at in one job of a listing */
 #define QUEUE_WATCHES_MAX  16384
-#define QUEUE_EVENTS_MAX   64  /* of one exchange */
-#define QUEUE_SWEEP_BATCH  256 /* rows changed in one job of a sweep */
+#define QUEUE_HINT_BITS	   (1 << 20) /* of a filter; with 100,000 rows 1 % asks in vain */
+#define QUEUE_HINT_ROWS	   2000	     /* read in one job */
+#define QUEUE_EVENTS_MAX   64	     /* of one exchange */
+#define QUEUE_SWEEP_BATCH  256	     /* rows changed in one job of a sweep */
 #define QUEUE_LIST_MAX	   1000
 #define QUEUE_KEEP_FAILED  (86400 * 1000) /* a failed exchange stays for a person to see */
 #define QUEUE_VACUUM_PAGES 1024		  /* given back to the file system in one sweep */

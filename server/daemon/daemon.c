@@ -50,6 +50,15 @@ static void on_queue_changed(void *arg, const char *id, enum request_state state
 	daemon_event(daemon, EVENT_REQUEST, id, "%s: %s", request_state_name(state), what);
 }
 
+static void on_queue_stuck(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	log_warning("queue", "the disk takes no changes: nothing stored is sent, and nobody waits "
+			     "behind it");
+	daemon_changed(daemon);
+}
+
 static void on_exchange_event(void *arg, const char *id, const char *what)
 {
 	log_warning("exchange", "%s", what);
@@ -249,9 +258,11 @@ static int build_queue(struct daemon *daemon)
 	};
 	int r = queue_new(daemon->loop, daemon->store, &limits, &daemon->queue);
 
-	if (r == 0)
-		queue_set_observer(daemon->queue, on_queue_changed, daemon);
-	return r;
+	if (r < 0)
+		return r;
+	queue_set_observer(daemon->queue, on_queue_changed, daemon);
+	queue_set_stuck(daemon->queue, on_queue_stuck, daemon);
+	return 0;
 }
 
 static int build_proxy(struct daemon *daemon)

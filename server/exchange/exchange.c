@@ -256,13 +256,12 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 static bool wants_whole(const struct exchange *exchange)
 {
 	const struct http_head *head = exchange->request.head;
-	const struct queue *queue = exchange->exchanges->queue;
 
 	if (head->framing == HTTP_NO_BODY ||
 	    (head->framing == HTTP_LENGTH && head->content_length <= WHOLE_MAX &&
 	     !exchange->request.expects))
 		return true;
-	if (queue_has_debts(queue) || queue_has_backlog(queue))
+	if (exchange_may_owe(exchange) || exchange_may_be_behind(exchange))
 		return head->framing != HTTP_LENGTH ||
 		       head->content_length <= exchange->config->queue.max_request;
 	return !links_choose(exchange->exchanges->links, &exchange->rule->policy, 0);

@@ -155,6 +155,9 @@ int exchange_secure(struct exchange *exchange) __attribute__((warn_unused_result
 const char *exchange_scheme(const struct exchange *exchange);
 
 /* keep.c */
+/* May a stored one owe it its answer; may it be behind a backlog? From memory. */
+bool exchange_may_owe(const struct exchange *exchange);
+bool exchange_may_be_behind(const struct exchange *exchange);
 void exchange_match(struct exchange *exchange);
 void exchange_store(struct exchange *exchange);
 void exchange_wait_over(struct exchange *exchange);

@@ -30,6 +30,35 @@ static bool is_ordered(const struct exchange *exchange)
 	       !http_method_is_safe(http_method(exchange->request.head));
 }
 
+static struct queue_about about(const struct exchange *exchange)
+{
+	const struct exchange_request *request = &exchange->request;
+
+	return (struct queue_about){
+		.source = request->source,
+		.scheme = exchange_scheme(exchange),
+		.authority = request->authority,
+		.method = http_method(request->head),
+		.target = http_target(request->head),
+		.idempotency_key = http_field(request->head, "idempotency-key"),
+	};
+}
+
+bool exchange_may_owe(const struct exchange *exchange)
+{
+	const struct queue_about asked = about(exchange);
+
+	return exchange->rule->policy.dedupe && !exchange->request.head->upgrade &&
+	       queue_may_owe(exchange->exchanges->queue, &asked);
+}
+
+bool exchange_may_be_behind(const struct exchange *exchange)
+{
+	const struct queue_about asked = about(exchange);
+
+	return is_ordered(exchange) && queue_may_be_behind(exchange->exchanges->queue, &asked);
+}
+
 static void dispatch(struct exchange *exchange)
 {
 	exchange->tried = 0;
@@ -84,7 +113,7 @@ static void on_match(void *arg, int status, const struct queue_match *match)
 	case MATCH_NONE:
 		break;
 	}
-	exchange->behind = match->behind && is_ordered(exchange);
+	exchange->behind = match->behind && exchange_may_be_behind(exchange);
 	if (exchange->behind)
 		exchange_hold(exchange, "earlier stored requests to this origin go first");
 	else
@@ -95,14 +124,13 @@ void exchange_match(struct exchange *exchange)
 {
 	struct queue *queue = exchange->exchanges->queue;
 	const struct exchange_request *request = &exchange->request;
-	bool dedupe = exchange->rule->policy.dedupe && !exchange->behind &&
-		      !request->head->upgrade && queue_has_debts(queue);
+	bool dedupe = !exchange->behind && exchange_may_owe(exchange);
 	const char *key = dedupe ? http_field(request->head, "idempotency-key") : NULL;
 	struct ticket *ticket;
 
 	if (dedupe && hash_exchange(exchange) < 0)
 		dedupe = false;
-	if (!dedupe && !(is_ordered(exchange) && queue_has_backlog(queue))) {
+	if (!dedupe && !exchange_may_be_behind(exchange)) {
 		exchange->behind = false;
 		dispatch(exchange);
 		return;
@@ -175,6 +203,11 @@ static void refuse_storage(struct exchange *exchange, int status)
 	else if (status == -EAGAIN)
 		exchange_answer(exchange, 503, "Queue busy",
 				"Too many requests wait to be stored; this one was not.", NULL);
+	else if (status == -EBADMSG)
+		exchange_answer(exchange, 507, "Insufficient Storage",
+				"The database was corrupt, and a new one is begun; the request was "
+				"not stored.",
+				NULL);
 	else
 		exchange_answer(exchange, 507, "Insufficient Storage",
 				"The request could not be written to the disk and was not stored.",

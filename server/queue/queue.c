@@ -140,17 +140,20 @@ void queue_row_free(struct queue_row *row)
 
 void queue_unref(struct queue *queue)
 {
-	if (--queue->refs == 0)
-		free(queue);
+	if (--queue->refs)
+		return;
+	free(queue->hints);
+	free(queue);
 }
 
-static void op_free(struct op *op)
+void op_free(struct op *op)
 {
 	for (size_t i = 0; i < op->row_count; i++)
 		queue_row_free(op->rows[i]);
 	free(op->rows);
 	queue_row_free(op->row);
 	spool_unref(op->spool);
+	free(op->hints);
 	free(op->changes);
 	free(op->copy);
 	free(op);
@@ -409,6 +412,8 @@ static void begin(struct queue *queue, const struct op *op)
 	apply_delta(queue, &op->delta);
 	queue->first_seq = op->last_seq;
 	queue->next_due = t->stored ? 1 : 0;
+	if (queue_has_debts(queue) || queue_has_backlog(queue))
+		hints_load(queue);
 	if (t->stored)
 		log_info("queue", "%llu stored exchanges wait", (unsigned long long)t->stored);
 }
@@ -454,7 +459,7 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
 	queue->listener = (struct store_listener){.reopened = on_reopened, .arg = queue};
 	queue_set_limits(queue, limits);
-	op = op_new(queue, run_start, false, 0);
+	op = hints_new(&queue->hints) == 0 ? op_new(queue, run_start, false, 0) : NULL;
 	if (op) {
 		op->flag = true;
 		r = store_schema(store, schema);
@@ -466,7 +471,7 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 	}
 	if (r < 0) {
 		log_error("queue", "cannot open the queue: %s", strerror(-r));
-		free(queue);
+		queue_unref(queue);
 		return r;
 	}
 	store_listen(store, &queue->listener);
@@ -495,6 +500,12 @@ void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg)
 {
 	queue->wakeup = wakeup;
 	queue->wakeup_arg = arg;
+}
+
+void queue_set_stuck(struct queue *queue, void (*stuck)(void *arg), void *arg)
+{
+	queue->stuck = stuck;
+	queue->stuck_arg = arg;
 }
 
 void queue_set_observer(struct queue *queue,

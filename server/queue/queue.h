@@ -121,10 +121,19 @@ typedef void (*queue_row_cb)(void *arg, int status, struct queue_row *row);
 int queue_put(struct queue *queue, const struct queue_request *request, const char *what,
 	      queue_status_cb cb, void *arg) __attribute__((warn_unused_result));
 
-/* Is there anything to match or wait behind? Cheap, from memory: when false, queue_match and
- * queue_backlog need not be asked. */
+/* Is there anything to match or wait behind? Cheap, from memory. */
 bool queue_has_debts(const struct queue *queue);
 bool queue_has_backlog(const struct queue *queue);
+
+/* What a request's head tells. */
+struct queue_about {
+	const char *source, *scheme, *authority, *method, *target;
+	const char *idempotency_key; /* or NULL */
+};
+/* For this one? When false, which needs no disk, queue_match need not be asked. Nobody is behind a
+ * backlog that does not move because the disk fails. */
+bool queue_may_owe(const struct queue *queue, const struct queue_about *about);
+bool queue_may_be_behind(const struct queue *queue, const struct queue_about *about);
 
 enum queue_match_kind { MATCH_NONE, MATCH_OWES, MATCH_KEY_CONFLICT };
 struct queue_match {
@@ -194,6 +203,8 @@ int queue_fail(struct queue *queue, const char *id, const char *link,
 int queue_sweep(struct queue *queue, int64_t now, queue_status_cb cb, void *arg);
 /* Called on the loop when something new is due (put, manual retry): replay's wake-up. */
 void queue_set_wakeup(struct queue *queue, void (*wakeup)(void *arg), void *arg);
+/* Called on the loop when the disk takes no leases any more: nobody need wait behind a backlog. */
+void queue_set_stuck(struct queue *queue, void (*stuck)(void *arg), void *arg);
 /* Called after each committed change of an exchange, for the event log. */
 void queue_set_observer(struct queue *queue,
 			void (*changed)(void *arg, const char *id, enum request_state state,

@@ -176,9 +176,15 @@ static int run_lease(struct store_job *job, sqlite3 *db)
 static void finish_lease(struct op *op, int status)
 {
 	struct queue_row *row = status == 0 ? op->row : NULL;
+	struct queue *queue = op->queue;
+	bool was_stuck = queue->is_stuck;
 
 	if (status == 0)
 		op->row = NULL;
+	/* Live ones need not wait behind a backlog that cannot move. */
+	queue->is_stuck = status < 0 && status != -ENOENT;
+	if (queue->is_stuck && !was_stuck && queue->stuck && !queue->closing)
+		queue->stuck(queue->stuck_arg);
 	op->row_cb(op->arg, status == 0 && !row ? -ENOENT : status, row);
 }
 
@@ -492,13 +498,21 @@ static int run_retry_now(struct store_job *job, sqlite3 *db)
 	return r;
 }
 
+/* It is in its lane again, and which one that is stands in the database alone. */
+static void finish_retry_now(struct op *op, int status)
+{
+	if (status == 0)
+		hints_load(op->queue);
+	finish_woken(op, status);
+}
+
 int queue_retry_now(struct queue *queue, const char *id, queue_status_cb cb, void *arg)
 {
 	struct op *op = op_for_id(queue, run_retry_now, id, cb, arg, 0);
 
 	if (!op)
 		return -ENOMEM;
-	op->finish = finish_woken;
+	op->finish = finish_retry_now;
 	return op_submit(op);
 }
 

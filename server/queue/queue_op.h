@@ -55,6 +55,7 @@ struct op {
 	uint64_t reserved;
 	bool crowded; /* a put that may find the queue full */
 	struct queue_watch *watch;
+	struct hints *hints; /* owned */
 	struct queue_reader *reader;
 	enum queue_part part;
 	uint64_t offset;
@@ -84,18 +85,24 @@ struct queue {
 	bool closing;
 	uint64_t pending_bytes; /* of puts that are not committed yet */
 	size_t pending_puts;
+	struct hints *hints;
+	unsigned hints_loading; /* until then they know nothing */
+	bool is_stuck;		/* the disk takes no lease: nothing moves */
 	int64_t next_due;
 	int64_t first_seq;	    /* rows after this one were stored since the start */
 	struct watch_list *watches; /* uthash by id */
 	size_t watch_count;
 	void (*wakeup)(void *arg);
 	void *wakeup_arg;
+	void (*stuck)(void *arg);
+	void *stuck_arg;
 	void (*observer)(void *arg, const char *id, enum request_state state, const char *what);
 	void *observer_arg;
 };
 
 int64_t wall_now(void); /* ms */
 void queue_unref(struct queue *queue);
+void op_free(struct op *op); /* one that was not submitted */
 
 /* copy_size: room for op_text and op_bytes. NULL: no memory. */
 struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t copy_size);
@@ -163,6 +170,11 @@ int expire_rows(struct op *op, sqlite3 *db, int64_t now) __attribute__((warn_unu
 /* --- on the loop --- */
 /* All who are there and have nothing yet. */
 void watches_tell(struct queue *queue, const char *id, enum queue_news news);
+int hints_new(struct hints **ret_hints) __attribute__((warn_unused_result));
+/* Before it is stored. */
+void hints_note(struct queue *queue, const struct queue_request *request);
+/* From what is in the database; until that is read, the hints say yes to all. */
+void hints_load(struct queue *queue);
 void watches_clear(struct queue *queue);
 /* All hear QUEUE_GONE, but those who have the answer in their hands. */
 void watches_gone(struct queue *queue);

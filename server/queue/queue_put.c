@@ -156,6 +156,7 @@ int queue_put(struct queue *queue, const struct queue_request *q, const char *wh
 	/* A file may fail to be read half-way, and room not suffice. */
 	op->job.unguarded = !op->crowded && (!q->spool || spool_bytes(q->spool));
 	op->finish = finish_put;
+	hints_note(queue, q);
 	return op_submit(op);
 }
 

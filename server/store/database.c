@@ -263,6 +263,14 @@ out:
 	return r;
 }
 
+int database_touch(sqlite3 *db)
+{
+	char sql[64];
+
+	snprintf(sql, sizeof(sql), "PRAGMA application_id=%d", APPLICATION_ID);
+	return store_errno(sqlite3_exec(db, sql, NULL, NULL, NULL));
+}
+
 void database_close(sqlite3 *db)
 {
 	statements_free(db);

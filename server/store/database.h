@@ -16,6 +16,8 @@ enum { DATABASE_ASIDE_MAX = 64 };
  * put it aside without looking. -EBUSY: another process has it. */
 int database_open(const char *dir, bool give_up, sqlite3 **ret_db,
 		  char ret_aside[DATABASE_ASIDE_MAX]) __attribute__((warn_unused_result));
+/* Writes a page that says what it said before: does the disk take it? */
+int database_touch(sqlite3 *db) __attribute__((warn_unused_result));
 void database_close(sqlite3 *db);
 /* A job met corruption: leave a note, so that the next open checks the whole file. */
 void database_suspect(sqlite3 *db);

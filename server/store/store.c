@@ -143,6 +143,9 @@ static int run_writers(struct store *store)
 	bool lost = false;
 	int error = statement_run(store->db, "BEGIN IMMEDIATE");
 
+	/* A commit that writes nothing proves nothing. */
+	if (error == 0 && store->statistics.last_error)
+		error = database_touch(store->db);
 	for (struct store_job *job = store->batch.first; job; job = job->next) {
 		if (job->read_only) {
 			job->status = job->run(job, store->db);
@@ -206,15 +209,13 @@ static int open_file(struct store *store, bool give_up)
 	return r == -EBADMSG || r == -EINVAL ? open_and_apply(store, true) : r;
 }
 
-/* Look-ups find nothing and changes fail with -EROFS, so that all but storing goes on. */
+/* Look-ups find nothing and changes fail, so that all but storing goes on. */
 static int stand_in(struct store *store)
 {
 	int r = store_errno(sqlite3_open(":memory:", &store->db));
 
 	if (r == 0)
 		r = apply_schemas(store, 0);
-	if (r == 0)
-		r = execute(store, "PRAGMA query_only=1");
 	if (r < 0)
 		sqlite3_close(store->db);
 	store->statistics.stands_in = r == 0;
@@ -253,14 +254,17 @@ static void mend(struct store *store)
 	if (!store->statistics.stands_in && store->statistics.corrupt == before)
 		return;
 	store->reopened = true;
+	store->checked = false;
 	for (struct store_job *job = store->batch.first; job; job = job->next)
 		if (!job->read_only)
 			job->status = -EBADMSG;
 	store->batch_error = -EBADMSG;
 }
 
-static void run_batch(struct store *store)
+/* Before the loop runs one that stands in takes what makes the parts begin. */
+static void run_batch(struct store *store, bool before_the_loop)
 {
+	bool writes = before_the_loop || !store->statistics.stands_in;
 	struct store_job *job;
 	int error = 0;
 
@@ -269,9 +273,9 @@ static void run_batch(struct store *store)
 		if (!job->read_only)
 			store->batch_wrote = true;
 	if (store->batch_wrote)
-		error = run_writers(store);
+		error = writes ? run_writers(store) : store->statistics.last_error;
 	for (job = store->batch.first; job; job = job->next) {
-		if (!store->batch_wrote)
+		if (job->read_only && !(store->batch_wrote && writes))
 			job->status = job->run(job, store->db);
 		else if (error < 0 && !job->read_only)
 			job->status = error;
@@ -306,8 +310,8 @@ static void count_batch(struct store *store)
 	struct store_statistics *s = &store->statistics;
 
 	s->jobs += store->batch.count;
-	if (!store->batch_wrote)
-		return;
+	if (!store->batch_wrote || (s->stands_in && !store->batch_error))
+		return; /* what memory took before the loop runs proves nothing */
 	if (store->batch_error == 0) {
 		s->commits++;
 		s->database_bytes = database_bytes(store->db);
@@ -406,7 +410,7 @@ static void pump_soon(struct store *store)
 
 static void on_work(uv_work_t *work)
 {
-	run_batch(work->data);
+	run_batch(work->data, false);
 }
 
 static void on_work_done(uv_work_t *work, int status)
@@ -532,17 +536,12 @@ void store_unlisten(struct store *store, struct store_listener *listener)
 
 int store_schema(struct store *store, const char *sql)
 {
-	bool stands_in = store->statistics.stands_in;
 	int r;
 
 	if (store->busy || store->schema_count == STORE_PARTS_MAX)
 		return -EBUSY;
 	store->schemas[store->schema_count++] = sql;
-	if (stands_in)
-		execute(store, "PRAGMA query_only=0");
 	r = apply_schemas(store, store->schema_count - 1);
-	if (stands_in)
-		execute(store, "PRAGMA query_only=1");
 	if (r != -EBADMSG && r != -EINVAL)
 		return r;
 	/* Its own tables are not what they should be: damaged in a way that no check finds. */
@@ -559,11 +558,11 @@ int store_run_now(struct store *store, struct store_job *job)
 {
 	enum { TRIES = 3 }; /* the file is checked, at the next time put aside */
 
-	if (store->busy || store->waiting.count)
+	if (store->busy)
 		return -EBUSY;
 	for (int i = 0; i < TRIES; i++) {
 		job_list_push(&store->batch, job);
-		run_batch(store);
+		run_batch(store, true);
 		count_batch(store);
 		job_list_init(&store->batch);
 		if (job->status != -EBADMSG)

@@ -181,9 +181,11 @@ class Lab:
             "api": {"listen": ["127.0.0.1:7080", f"unix:{self.socket}"]},
         }
 
-    def start_daemon(self, changes=None, fresh=False, links=("wifi", "lte"), text=None):
+    def start_daemon(self, changes=None, fresh=False, links=("wifi", "lte"), text=None,
+                     storing=True):  # fmt: skip
         """changes: a merge patch on config(); fresh: with an empty queue; links: wait until
-        these are online; text: a whole configuration, in place of all that."""
+        these are online; text: a whole configuration, in place of all that; storing: wait until
+        it can store."""
         if fresh:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
         (self.folder / "state").mkdir(exist_ok=True)
@@ -200,7 +202,7 @@ class Lab:
             self.daemon = self.manager.start(self.spawn, enter, command, self.log_file)
         else:
             self.daemon = self.spawn(enter + command, self.log_file)
-        wait_until("the daemon is ready", self.is_ready, TIMEOUT)
+        wait_until("the daemon is ready", lambda: self.is_ready(storing), TIMEOUT)
         if self.accounts:
             self.accounts.ready(text, f"/sys/fs/bpf/holdfast/{self.inode()}/counters")
         self.wait_links(online=links)
@@ -210,11 +212,11 @@ class Lab:
         witnesses = self.accounts and self.accounts.witnesses
         return (getattr(witnesses, who).enter() if witnesses else []) + enter
 
-    def is_ready(self):
+    def is_ready(self, storing=True):
         if self.daemon.poll() is not None:
             raise AssertionError(f"the daemon ended: {self.daemon.returncode}\n{self.log()}")
         try:
-            return self.api("GET", "/readyz")[0] == 200
+            return self.api("GET", "/readyz")[0] in ((200,) if storing else (200, 503))
         except (ConnectionError, FileNotFoundError, http.client.HTTPException):
             return False
 

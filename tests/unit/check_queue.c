@@ -462,6 +462,85 @@ static void on_put(void *arg, int r)
 	on_status(NULL, r);
 }
 
+static struct queue_about about_of(const char *source, const char *method, const char *target,
+				   const char *key)
+{
+	return (struct queue_about){.source = source,
+				    .scheme = "http",
+				    .authority = "origin.example",
+				    .method = method,
+				    .target = target,
+				    .idempotency_key = key};
+}
+
+static bool may_owe(const char *source, const char *method, const char *target, const char *key)
+{
+	struct queue_about about = about_of(source, method, target, key);
+
+	return queue_may_owe(queue, &about);
+}
+
+static bool may_be_behind(const char *source)
+{
+	struct queue_about about = about_of(source, "POST", "/any", NULL);
+
+	return queue_may_be_behind(queue, &about);
+}
+
+static void only_what_is_there_is_known(void)
+{
+	ck_assert(may_owe("app", "POST", "/things", NULL));
+	ck_assert(may_owe("app", "PATCH", "/elsewhere", "k1"));
+	ck_assert(!may_owe("app", "POST", "/things", "k2"));
+	ck_assert(!may_owe("app", "PUT", "/things", NULL));
+	ck_assert(!may_owe("app", "POST", "/thing", NULL));
+	ck_assert(!may_owe("ap", "POST", "/things", NULL));
+	ck_assert(may_be_behind("app"));
+	ck_assert(!may_be_behind("other"));
+}
+
+START_TEST(whom_the_queue_cannot_concern_is_known_without_it)
+{
+	struct queue_request q = request_of(1);
+
+	q.idempotency_key = "k1";
+	ck_assert(!may_owe("app", "POST", "/things", NULL) && !may_be_behind("app"));
+	ck_assert_int_eq(queue_put(queue, &q, "stored", on_status, NULL), 0);
+	only_what_is_there_is_known(); /* before it is on the disk */
+	uv_run(&loop, UV_RUN_DEFAULT);
+	only_what_is_there_is_known();
+	reopen();
+	ck_assert(may_owe("other", "GET", "/", NULL)); /* it is not read yet */
+	uv_run(&loop, UV_RUN_DEFAULT);
+	only_what_is_there_is_known();
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(done("id-000001", 200), 0);
+	ck_assert(may_owe("app", "POST", "/things", NULL) && !may_be_behind("app"));
+	ck_assert_int_eq(pay("id-000001"), 0);
+	ck_assert(!may_owe("app", "POST", "/things", NULL));
+	put_number(2);
+	ck_assert(!may_owe("app", "PATCH", "/elsewhere", "k1")); /* the first is forgotten */
+}
+END_TEST
+
+START_TEST(one_that_is_tried_again_by_hand_is_in_its_lane_again)
+{
+	struct queue_request q = request_of(1);
+
+	q.owes = false;
+	ck_assert_int_eq(put(&q), 0);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(wait_for(queue_fail(queue, q.id, "wifi", NULL, "no", on_status, NULL)), 0);
+	q = request_of(2);
+	q.source = "other";
+	ck_assert_int_eq(put(&q), 0);
+	ck_assert(!may_be_behind("app"));
+	ck_assert_int_eq(wait_for(queue_retry_now(queue, "id-000001", on_status, NULL)), 0);
+	ck_assert(may_be_behind("app"));
+	ck_assert(may_be_behind("other") && !may_be_behind("third"));
+}
+END_TEST
+
 START_TEST(the_quota_refuses_what_came_last)
 {
 	static uint8_t big[100000];
@@ -930,6 +1009,8 @@ int main(void)
 	tcase_add_test(tc, a_debt_is_matched_until_it_is_paid);
 	tcase_add_test(tc, the_oldest_debt_is_matched_first_and_none_of_another_source);
 	tcase_add_test(tc, a_key_matches_by_itself_and_another_body_is_a_conflict);
+	tcase_add_test(tc, whom_the_queue_cannot_concern_is_known_without_it);
+	tcase_add_test(tc, one_that_is_tried_again_by_hand_is_in_its_lane_again);
 	tcase_add_test(tc, the_quota_refuses_what_came_last);
 	tcase_add_test(tc, all_who_wait_have_the_answer_and_each_may_pay);
 	tcase_add_test(tc, who_comes_while_the_answer_is_handed_over_waits_and_then_asks_anew);
