@@ -1,6 +1,7 @@
 #include "exchange/internal.h"
 
 #include "base/log.h"
+#include "msg/http_prefer.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -167,28 +168,15 @@ void exchange_answer(struct exchange *exchange, int status, const char *title, c
 	exchange->ops.on_answer(exchange->arg, &answer);
 }
 
-/* RFC 7240: respond-async, and wait=SECONDS which shortens the hold. */
+/* respond-async, and wait, which shortens the hold. */
 static void read_preferences(struct exchange *exchange)
 {
-	const struct http_head *head = exchange->request.head;
+	struct http_preferences preferences;
 
-	for (uint32_t i = 0; i < head->field_count; i++) {
-		const char *wait;
-
-		if (strcasecmp(http_text(head, head->fields[i].name), "prefer") != 0)
-			continue;
-		wait = strcasestr(http_text(head, head->fields[i].value), "wait=");
-		if (wait && wait[5] >= '0' && wait[5] <= '9') {
-			exchange->has_wait = true;
-			exchange->wait = strtoull(wait + 5, NULL, 10);
-			exchange->wait = exchange->wait > 86400 ? 86400000 : exchange->wait * 1000;
-		}
-	}
-	exchange->async = http_field_has_token(head, "prefer", "respond-async");
-	if (exchange->async && !exchange->has_wait) {
-		exchange->has_wait = true;
-		exchange->wait = 0;
-	}
+	http_read_preferences(exchange->request.head, &preferences);
+	exchange->async = preferences.respond_async;
+	exchange->has_wait = preferences.has_wait || preferences.respond_async;
+	exchange->wait = (uint64_t)preferences.wait * 1000;
 }
 
 static const struct rule *match_rule(struct exchange *exchange, const char *path_end)

@@ -16,6 +16,8 @@ CONFIG = {
         {"name": "accept", "match": {"path": ["/accept*"]}, "hold": "500ms", "reply": "accept"},
         {"name": "none", "match": {"path": ["/none*"]}, "hold": "500ms", "store": "none"},
         {"name": "reject", "match": {"path": ["/forbidden*"]}, "action": "reject"},
+        {"name": "half", "match": {"path": ["/half/*"]}, "hold": "500ms"},
+        {"name": "at-once", "match": {"path": ["/at-once"]}, "hold": "0s"},
         {"name": "quick", "match": {"path": ["/quick*"]}, "hold": "300ms"},
     ],
 }
@@ -71,6 +73,37 @@ def test_wait_shortens_the_hold(hears):
     both = hears.curl("app", f"{URL}/wait-async", "-d", "x", *ASYNC, "-H", "Prefer: wait=1")
     stored_id(both, 202)
     assert 0.9 < both.seconds < 3
+
+
+def test_what_only_looks_like_a_preference_shortens_nothing(hears):
+    """All at once: each waits its hold of half a second, and none is accepted."""
+    offline(hears)
+    fields = ["nowait=0", 'x="wait=0, respond-async"', "wait=0s", "respond-async=no"]
+    clients = [hears.curl_start("app", f"{URL}/half/{n}", "-d", "x", "-H", f"Prefer: {field}")
+               for n, field in enumerate(fields)]  # fmt: skip
+    for client in clients:
+        answer = client.wait()
+        stored_id(answer)
+        assert answer.seconds > 0.4, answer
+
+
+def test_preferences_may_come_in_any_form(hears):
+    offline(hears)
+    for n, fields in enumerate((["Prefer: foo; bar, Respond-Async"],
+                                ["Prefer: return=minimal", "prefer: RESPOND-ASYNC;x"],
+                                ['Prefer: wait="0"', "Prefer: respond-async"])):  # fmt: skip
+        more = [part for field in fields for part in ("-H", field)]
+        answer = hears.curl("app", f"{URL}/form/{n}", "-d", "x", *more)
+        stored_id(answer, 202)
+        assert answer.seconds < 1.5 and answer.headers["preference-applied"] == "respond-async"
+
+
+def test_a_hold_of_nothing_stores_at_once(hears):
+    offline(hears)
+    answer = hears.curl("app", f"{URL}/at-once", "-d", "x")
+    stored_id(answer)
+    assert answer.seconds < 1.5
+    problem(hears.curl("app", f"{URL}/at-once"), 504)
 
 
 def test_a_rule_that_rejects_gives_403_with_and_without_a_link(hears):
