@@ -23,8 +23,8 @@
 
 enum {
 	ROUNDS = 60,
-	LIE_ROUNDS = 40,
-	ROUNDS_OF_A_LIFE = 12, /* then the folder is new */
+	LIE_ROUNDS = 40,      /* until one that must be noticed is */
+	ROUNDS_OF_A_LIFE = 5, /* then the folder is new */
 	ROWS_MAX = 20000,
 	IN_FLIGHT = 6,
 	LANES = 3,
@@ -233,6 +233,24 @@ static void on_swept(void *arg, int status)
 	went_well(status, "sweep");
 }
 
+/* For a test of the test: what the daemon is asked to do without, or NULL. */
+static const char *omission;
+
+static int run_omission(struct store_job *job, sqlite3 *db)
+{
+	return store_errno(sqlite3_exec(db, omission, NULL, NULL, NULL));
+}
+
+static void omit(void)
+{
+	static struct store_job job;
+
+	job = (struct store_job){.run = run_omission, .read_only = true};
+	ck_assert_int_eq(store_submit(store, &job), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert(job.status == 0 || power_is_off());
+}
+
 static int open_all(void)
 {
 	struct queue_limits limits = {.max_bytes = (uint64_t)4 << 30, .keep_response = DAY};
@@ -261,13 +279,15 @@ static void work(void)
 {
 	int r = open_all();
 
+	did.starts += power_is_off();
 	if (r < 0) {
 		if (!power_is_off())
 			complain("cannot open: %s", strerror(-r));
-		did.starts++;
 		uv_loop_close(&loop);
 		return;
 	}
+	if (omission)
+		omit();
 	for (int i = 0; i < IN_FLIGHT; i++)
 		put_next();
 	lease_next();
@@ -407,8 +427,8 @@ static void verify(void)
 		return;
 	}
 	store_statistics(store, &s);
-	if (s.corrupt)
-		complain("the database was corrupt");
+	if (s.corrupt || s.stands_in)
+		complain("the database was corrupt, or could not be opened");
 	looked = 0;
 	owing = 0;
 	memset(counted, 0, sizeof(counted));
@@ -522,19 +542,36 @@ START_TEST(nothing_that_was_acknowledged_is_lost_when_the_power_goes)
 }
 END_TEST
 
-START_TEST(a_disk_that_lies_about_a_sync_is_found_out)
+static void must_be_noticed(const char *what, enum power_lie lie)
 {
-	static const enum power_lie lies[] = {POWER_LIES_LOG, POWER_LIES_DATABASE,
-					      POWER_LIES_FOLDER};
 	int i = 0;
 
 	for (; i < LIE_ROUNDS && !complaints; i++) {
 		if (i % 3 == 0)
-			begin_life(lies[_i]);
+			begin_life(lie);
 		round_of(i);
 	}
-	printf("lie %d: after %d rounds: %s\n", _i, i, complaint);
+	printf("%s: after %d rounds: %s\n", what, i, complaint);
 	ck_assert_msg(complaints, "nobody noticed");
+}
+
+START_TEST(a_disk_that_lies_about_a_sync_is_found_out)
+{
+	static const enum power_lie lies[] = {POWER_LIES_LOG, POWER_LIES_DATABASE,
+					      POWER_LIES_FOLDER};
+	static const char *const names[] = {"the log", "the database", "the folder"};
+
+	must_be_noticed(names[_i], lies[_i]);
+}
+END_TEST
+
+START_TEST(a_daemon_that_leaves_out_a_sync_is_found_out)
+{
+	static const char *const omissions[] = {"PRAGMA synchronous=OFF",
+						"PRAGMA synchronous=NORMAL"};
+
+	omission = omissions[_i];
+	must_be_noticed(omission, POWER_HONEST);
 }
 END_TEST
 
@@ -549,6 +586,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, nothing_that_was_acknowledged_is_lost_when_the_power_goes);
 	tcase_add_loop_test(tc, a_disk_that_lies_about_a_sync_is_found_out, 0, 3);
+	tcase_add_loop_test(tc, a_daemon_that_leaves_out_a_sync_is_found_out, 0, 2);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
