@@ -36,14 +36,15 @@ def fields(head):
 
 
 @contextlib.contextmanager
-def origin(lab, answer=None, address=ORIGIN[0], port=PORT):
-    """Each connection: its head is read, then answer(peer, head) speaks; without one, OK."""
+def origin(lab, answer=None, address=ORIGIN[0], port=PORT, wrap=lambda peer: peer):
+    """Each connection: its head is read, then answer(peer, head) speaks; without one, OK.
+    wrap(peer): what speaks TLS in its place."""
     got, failed = [], []
 
     def serve(peer):
         try:
-            with peer:
-                peer.settimeout(15)
+            peer.settimeout(15)
+            with wrap(peer) as peer:
                 head = read_head(peer)
                 if head:
                     got.append(head)

@@ -3,21 +3,30 @@
     app --http-- device --https, its certificate verified-- cloud: tls_origin.py, nginx, s_server
 """
 
+import functools
+import json
 import pathlib
+import socket
+import ssl
+import struct
 import subprocess
 import sys
 
 import pytest
 
-from authority import Authority, self_signed
+import websocket
+from authority import Authority, openssl, self_signed
 from harness import wait_until
-from hears import App, metric, offline, problem, stored_id, wait_held, wait_received, wait_state
+from hears import connect, listen, metric, offline, problem, read_all, stored_id, talk
+from hears import wait_held, wait_state
 from hears import hears  # noqa: F401 (fixture)
-from network import ORIGIN
+from network import LINKS, ORIGIN
+from rawhttp import fields, origin
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOOD = "http://good.many.example"
-S_SERVER = 8450
+S_SERVER = 8450  # TLS 1.1 alone
+H2_SERVER, WRONG_SERVER = 8451, 8452
 
 
 def config(folder):
@@ -29,6 +38,8 @@ def config(folder):
         "rules": [
             {"name": "mutual", "match": {"host": ["mutual.many.example"]},
              **secure, **tests, **client},
+            {"name": "device", "match": {"path": ["/device*"]}, **secure, **tests, **client},
+            {"name": "stalled", "match": {"port": [8446]}, "links": ["wifi"], **secure, **tests},
             {"name": "nginx", "match": {"host": ["tls.example"]}, **secure, **cloud},
             {"name": "long", "match": {"path": ["/long*"]}, "hold": "20s", **secure, **tests},
             {"name": "system", "match": {"host": ["system.many.example"]}, **secure},
@@ -50,6 +61,8 @@ class Origins:
         names = "DNS:*.many.example,IP:" + ",IP:".join(ORIGIN)
         self.issue("any", names)
         self.issue("expired", begins=-7200, ends=-3600)
+        self.issue("early", begins=3600)
+        self.issue("client", usage="clientAuth")
         self.issue("partial", "DNS:part*.many.example")
         self.issue("wrong", "DNS:right.many.example")
         self.issue("unnamed", None)
@@ -76,6 +89,11 @@ def origins(lab):
     lab.cloud.start("s_server", "openssl", "s_server", "-accept", f"{ORIGIN[0]}:{S_SERVER}",
                     "-cert", any_pem, "-key", any_pem, "-tls1_1", "-cipher",
                     "DEFAULT@SECLEVEL=0", "-quiet", "-www")  # fmt: skip
+    for port, shown, *more in ((H2_SERVER, any_pem, "-alpn", "h2"),
+                               (WRONG_SERVER, origins.at("wrong"))):  # fmt: skip
+        lab.cloud.start(f"s_server-{port}", "openssl", "s_server", "-accept",
+                        f"{ORIGIN[0]}:{port}", "-cert", shown, "-key", shown, "-quiet", "-www",
+                        *more)  # fmt: skip
     ready = lab.cloud.folder / "tls-origin.out"
     wait_until("the TLS origin listens", lambda: ready.exists() and "ready" in ready.read_text())
     return origins
@@ -195,11 +213,85 @@ def test_many_requests_at_once_each_get_their_own_answer(hears):
     assert [curl.wait().json()["path"] for curl in curls] == [f"/at-once/{n}" for n in range(12)]
 
 
+def test_a_websocket_goes_through_tls(hears, origins):
+    def speak(peer, head):
+        websocket.serve_echo(peer, head)
+        peer.unwrap()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(origins.at("any"))
+    wrap, at = functools.partial(context.wrap_socket, server_side=True), (ORIGIN[0], 8460)
+    with origin(hears, speak, *at, wrap=wrap) as got, connect(hears, *at) as app:
+        websocket.shake_hands(app, "good.many.example:8460", websocket.frame(b"eager"))
+        assert websocket.read_frame(app)[1] == b"eager"
+        large = bytes(range(256)) * 4096
+        app.sendall(websocket.frame(large))
+        assert websocket.read_frame(app)[1] == large
+        app.sendall(websocket.frame(b"", websocket.CLOSE))
+        assert websocket.read_frame(app)[0] == websocket.CLOSE
+        assert app.recv(1) == b""
+    assert fields(got[0])["host"] == ["good.many.example:8460"]
+
+
+def test_an_https_uri_as_target_goes_where_a_rule_says_tls(hears):
+    asks = "GET https://{}/absolute HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    said = talk(hears, asks.format("good.many.example").encode(), ORIGIN[0])
+    assert said.startswith(b"HTTP/1.1 200 ")
+    (entry,) = hears.origin_log("/absolute")
+    assert (entry["sni"], entry["headers"]["host"]) == ("good.many.example",) * 2
+    said = talk(hears, asks.format("plain.example").encode(), ORIGIN[0])
+    assert said.startswith(b"HTTP/1.1 421 ") and b"upstream_tls" in said
+    assert len(hears.origin_log("/absolute")) == 1
+
+
+# --- sessions are of one origin, and of one set of files ---
+
+
+@pytest.mark.parametrize("version", ["TLS 1.3", "TLS 1.2"])
+def test_a_session_is_of_one_name_and_port(hears, version):
+    def reused(name, port):
+        path = f"/ended?{name}{port}"
+        assert hears.curl("app", f"http://{name}.many.example{port}{path}", "-4").status == 200
+        return hears.origin_log(path)[-1]["reused"]
+
+    first, other = ("", ":8447") if version == "TLS 1.3" else (":8442", "")
+    names = [f"{letter}{first.strip(':')}" for letter in "ab"]
+    assert [reused(names[0], first) for _ in range(2)] == [False, True]
+    assert not reused(names[1], first)
+    assert not reused(names[0], other)
+    assert reused(names[0], first)
+
+
+def test_a_session_is_of_one_client_certificate(hears):
+    """Resumed with the device's certificate, a session would prove it without a rule."""
+
+    def seen(path):
+        url = f"http://whose.many.example:8447{path}"
+        assert hears.curl("app", url, "-4").status == 200
+        entry = hears.origin_log(path)[-1]
+        return entry["name"], entry["reused"]
+
+    as_device, as_nobody = "/device/ended", "/ended?nobody"
+    assert [seen(as_nobody) for _ in range(2)] == [(None, False), (None, True)]
+    assert seen(as_device) == ("device 7", False)
+    assert seen(as_nobody) == (None, True)
+
+
+def test_a_kept_connection_is_of_one_client_certificate(hears):
+    names = []
+    for path in ("/device/kept", "/nobody/kept", "/device/kept", "/nobody/kept"):
+        assert hears.curl("app", f"http://kept.many.example:8447{path}", "-4").status == 200
+        names.append(hears.origin_log(path)[-1]["name"])
+    assert names == ["device 7", None] * 2
+
+
 # --- what is refused ---
 
 
 @pytest.mark.parametrize("name, words", [
     ("expired", "certificate has expired"),
+    ("early", "certificate is not yet valid"),
+    ("client", "unsuitable certificate purpose"),
     ("wrong", "hostname mismatch"),
     ("partial", "hostname mismatch"),
     ("unnamed", "hostname mismatch"),
@@ -212,6 +304,38 @@ def test_a_bad_certificate_is_502_with_the_reason(hears, name, words):
 
 def test_an_old_version_of_tls_is_refused(hears):
     rejected(hears, f"{GOOD}:{S_SERVER}/", "the origin refuses: protocol version")
+
+
+def test_an_origin_that_speaks_only_http2_is_refused(hears):
+    rejected(hears, f"{GOOD}:{H2_SERVER}/", "the origin refuses: no application protocol")
+
+
+def test_an_address_that_the_certificate_does_not_hold_is_refused(hears):
+    rejected(hears, f"http://{ORIGIN[0]}:{WRONG_SERVER}/literal", "IP address mismatch")
+
+
+def test_a_stalled_handshake_ends_as_a_connection_that_failed(hears):
+    """Nobody is accused: nothing was said. No other link is allowed, and the hold is over."""
+    before = metric(hears, "upstream_tls_rejected_total")
+    answer = hears.curl("app", f"{GOOD}:8446/stalled", "-4")
+    assert problem(answer, 504) and answer.seconds >= 10
+    assert metric(hears, "upstream_tls_rejected_total") == before
+
+
+def test_a_handshake_ends_with_its_link_and_with_its_app(hears):
+    """The next link takes it, as nothing was sent; when the app goes, so does it."""
+    at = (ORIGIN[0], 8461)
+    with listen(hears, *at) as server, connect(hears, *at) as app:
+        app.sendall(b"GET /cut HTTP/1.1\r\nHost: good.many.example:8461\r\n\r\n")
+        with server.accept()[0] as first:
+            assert first.recv(1) == b"\x16" and first.getpeername()[0] in LINKS["wifi"]["address"]
+            hears.cut("wifi")
+            with server.accept()[0] as second:
+                assert second.getpeername()[0] in LINKS["lte"]["address"]
+                app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                app.close()
+                second.settimeout(15)
+                read_all(second)
 
 
 @pytest.mark.parametrize("port", [8443, 8080], ids=["garbage", "plain HTTP"])
@@ -308,3 +432,36 @@ def test_a_portal_that_answers_tls_gets_nothing(hears, origins):
     wait_until("an attempt failed", lambda: attempts(
         hears, request_id, 1, "self-signed certificate"), 15)  # fmt: skip
     assert hears.origin_log("/portal") == []
+
+
+# --- files that are no good ---
+
+
+def test_files_that_are_no_good_are_said_before_anything_starts(lab, origins, tmp_path):
+    """Each with its key, by --check, and by a start that does not happen."""
+    mine, other = tmp_path / "mine.pem", tmp_path / "other.pem"
+    for path in (mine, other):
+        origins.authority.issue(path, path.stem, usage="clientAuth")
+    locked, words = tmp_path / "locked.pem", tmp_path / "words.pem"
+    openssl("pkey", "-in", mine, "-aes256", "-passout", "pass:x", "-out", locked)
+    words.write_text("no certificate\n")
+    certificate, key, ca = "client_certificate", "client_key", "upstream_ca"
+    cases = [
+        ({certificate: mine, key: other}, key, "this key does not belong to the certificate"),
+        ({certificate: mine, key: locked}, key, "no private key in PEM without a password"),
+        ({certificate: mine, key: words}, key, "no private key in PEM"),
+        ({certificate: words, key: mine}, certificate, "no certificate in PEM"),
+        ({certificate: mine, key: tmp_path / "none"}, key, "No such file"),
+        ({certificate: mine}, certificate, "client_key too"),
+        ({ca: words}, ca, "no certificate in PEM"),
+        ({ca: tmp_path}, ca, "not a file"),
+    ]
+    path = tmp_path / "holdfast.json"
+    for files, wrong, reason in cases:
+        rule = {"name": "r", "upstream_tls": True, **{k: str(v) for k, v in files.items()}}
+        path.write_text(json.dumps({"state_dir": str(tmp_path), "rules": [{"name": "a"}, rule]}))
+        for check in (["--check"], []):
+            done = subprocess.run([*lab.network.enter("device"), lab.holdfastd, *check, "--config",
+                                   str(path)], capture_output=True, text=True, timeout=20)  # fmt: skip
+            assert done.returncode == 1, (files, done)
+            assert f"rules[1].{wrong}" in done.stderr and reason in done.stderr, (files, done.stderr)

@@ -13,6 +13,7 @@ connection. On each address:
     8444    takes a second for the handshake
     8445    resets what comes from the wifi link before the handshake
     8446    takes connections and says nothing
+    8447    as 8441, but takes clients without one, too
 
     /cut    200 without a length; ends with the connection, without the end of TLS
     /cut-length     the same with a length
@@ -99,8 +100,9 @@ class Server(origin.Server):
         self.context.sslsocket_class = Connection
         self.context.set_alpn_protocols(["h2", "http/1.1"])
         self.context.sni_callback = self.on_name
-        if port == 8441:
-            self.context.verify_mode = ssl.CERT_REQUIRED
+        if port in (8441, 8447):
+            wanted = ssl.CERT_REQUIRED if port == 8441 else ssl.CERT_OPTIONAL
+            self.context.verify_mode = wanted
             self.context.load_verify_locations(authority)
         if port == 8442:
             self.context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -144,7 +146,7 @@ def main():
     origin.record = open(sys.argv[1], "a")
     folder, authority = pathlib.Path(sys.argv[2]), sys.argv[3]
     for address in sys.argv[4:]:
-        for port in (443, 8441, 8442, 8444, 8445):
+        for port in (443, 8441, 8442, 8444, 8445, 8447):
             server = Server(f"{address}:{port}")
             threading.Thread(target=server.serve_forever, daemon=True).start()
         for port, answer in ((8443, b"\x00\x01\x02 nothing of TLS\r\n" * 20), (8446, None)):
