@@ -138,7 +138,7 @@
 #define STORE_CHECK_MAX	     (16 << 20) /* a file up to this size is checked whole after a crash */
 #define STORE_PARTS_MAX	     8		/* that bring a schema */
 #define STORE_ASIDE_MAX	     3		/* corrupt files that are kept */
-#define STORE_OPEN_WAIT	     5000	/* ms between tries to open what could not be opened */
+#define STORE_OPEN_WAIT	     2000	/* ms between tries to open what could not be opened */
 
 /* spool */
 #define SPOOL_MEMORY	  (64 << 10)  /* a longer body goes to a file */

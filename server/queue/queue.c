@@ -418,57 +418,102 @@ static void begin(struct queue *queue, const struct op *op)
 		log_info("queue", "%llu stored exchanges wait", (unsigned long long)t->stored);
 }
 
+static void tell_unread(struct queue *queue, int error)
+{
+	if (error != queue->told)
+		log_error("queue", "the queue cannot be read: %s; it is tried again",
+			  strerror(-error));
+	queue->told = error;
+}
+
 static void finish_start(struct op *op, int status)
 {
 	struct queue *queue = op->queue;
 
+	queue->counting = false;
 	if (status < 0) {
-		log_error("queue", "the queue cannot be read: %s", strerror(-status));
+		tell_unread(queue, status);
 		return;
 	}
+	queue->unread = false;
+	queue->told = 0;
 	begin(queue, op);
+}
+
+static int read_anew(struct queue *queue, bool leases_are_left)
+{
+	struct op *op = op_new(queue, run_start, false, 0);
+	int r;
+
+	if (!op)
+		return -ENOMEM;
+	op->finish = finish_start;
+	op->flag = leases_are_left;
+	op->wake = true;
+	r = op_submit(op);
+	queue->counting = r == 0;
+	return r;
+}
+
+void queue_read(struct queue *queue)
+{
+	if (queue->unread && !queue->counting && read_anew(queue, true) < 0)
+		tell_unread(queue, -EAGAIN);
 }
 
 /* Nobody will hear of the rows that were there; there may be others. */
 static void on_reopened(void *arg, bool empty)
 {
 	struct queue *queue = arg;
-	struct op *op = op_new(queue, run_start, false, 0);
-	int r = -ENOMEM;
 
 	watches_gone(queue);
-	if (op) {
-		op->finish = finish_start;
-		op->flag = !empty;
-		op->wake = true;
-		r = op_submit(op);
+	queue->unread = true;
+	if (read_anew(queue, !empty) < 0)
+		tell_unread(queue, -EAGAIN);
+}
+
+/* A disk that takes nothing now: what is stored is counted when it does. */
+static bool may_pass(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT || error == -EROFS || error == -EIO;
+}
+
+static int read_now(struct queue *queue)
+{
+	struct op *op = op_new(queue, run_start, false, 0);
+	int r;
+
+	if (!op)
+		return -ENOMEM;
+	op->flag = true;
+	r = store_run_now(queue->store, &op->job);
+	if (r == 0)
+		begin(queue, op);
+	queue->unread = may_pass(r);
+	if (queue->unread) {
+		tell_unread(queue, r);
+		hints_load(queue);
 	}
-	if (r < 0)
-		log_error("queue", "the queue cannot be read: %s", strerror(-r));
+	op_free(op);
+	return queue->unread ? 0 : r;
 }
 
 int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
 	      struct queue **ret_queue)
 {
 	struct queue *queue = calloc(1, sizeof(*queue));
-	struct op *op;
-	int r = -ENOMEM;
+	int r;
 
 	if (!queue)
 		return -ENOMEM;
 	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
 	queue->listener = (struct store_listener){.reopened = on_reopened, .arg = queue};
 	queue_set_limits(queue, limits);
-	op = hints_new(&queue->hints) == 0 ? op_new(queue, run_start, false, 0) : NULL;
-	if (op) {
-		op->flag = true;
+	r = hints_new(&queue->hints);
+	if (r == 0)
 		r = store_schema(store, schema);
-		if (r == 0)
-			r = store_run_now(store, &op->job);
-		if (r == 0)
-			begin(queue, op);
-		op_free(op);
-	}
+	if (r == 0)
+		r = read_now(queue);
 	if (r < 0) {
 		log_error("queue", "cannot open the queue: %s", strerror(-r));
 		queue_unref(queue);
@@ -519,12 +564,13 @@ void queue_set_observer(struct queue *queue,
 
 bool queue_has_debts(const struct queue *queue)
 {
-	return queue->totals.owing || queue->pending_puts;
+	return queue->totals.owing || queue->pending_puts || queue->unread;
 }
 
 bool queue_has_backlog(const struct queue *queue)
 {
-	return queue->totals.stored || queue->totals.sending || queue->pending_puts;
+	return queue->totals.stored || queue->totals.sending || queue->pending_puts ||
+	       queue->unread;
 }
 
 int64_t queue_next_due(const struct queue *queue)

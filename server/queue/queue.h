@@ -101,7 +101,8 @@ struct queue_limits {
 };
 
 /* Makes its tables, takes back leases of a daemon that died, counts what is there. Blocking,
- * before the loop runs. */
+ * before the loop runs. On a disk that takes nothing the latter two are tried again with each
+ * sweep, and nothing is leased before. */
 int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *limits,
 	      struct queue **ret_queue) __attribute__((warn_unused_result));
 /* Operations under way still call back; watches do not. New calls give -ECANCELED. */

@@ -110,7 +110,7 @@ bool queue_may_owe(const struct queue *queue, const struct queue_about *about)
 
 bool queue_may_be_behind(const struct queue *queue, const struct queue_about *about)
 {
-	return queue_has_backlog(queue) && !queue->is_stuck &&
+	return queue_has_backlog(queue) && !queue->is_stuck && !queue->unread &&
 	       (queue->hints_loading || has(queue->hints->lanes, lane_of(about)));
 }
 

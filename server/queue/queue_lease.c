@@ -190,8 +190,11 @@ static void finish_lease(struct op *op, int status)
 
 int queue_lease(struct queue *queue, int64_t now, queue_row_cb cb, void *arg)
 {
-	struct op *op = op_new(queue, run_lease, false, 0);
+	struct op *op;
 
+	if (queue->unread)
+		return -EAGAIN; /* it would be taken for one that is left of before */
+	op = op_new(queue, run_lease, false, 0);
 	if (!op)
 		return -ENOMEM;
 	op->now = now;
@@ -612,8 +615,10 @@ static void finish_sweep(struct op *op, int status)
 
 int queue_sweep(struct queue *queue, int64_t now, queue_status_cb cb, void *arg)
 {
-	struct op *op = op_new(queue, run_sweep, false, 0);
+	struct op *op;
 
+	queue_read(queue);
+	op = op_new(queue, run_sweep, false, 0);
 	if (!op)
 		return -ENOMEM;
 	op->now = now;

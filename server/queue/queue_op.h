@@ -87,6 +87,9 @@ struct queue {
 	size_t pending_puts;
 	struct hints *hints;
 	unsigned hints_loading; /* until then they know nothing */
+	bool unread;		/* what is there is not counted yet; leases may be left of before */
+	bool counting;		/* it is at this moment */
+	int told;		/* why it could not be, in the log */
 	bool is_stuck;		/* the disk takes no lease: nothing moves */
 	int64_t next_due;
 	int64_t first_seq;	    /* rows after this one were stored since the start */
@@ -101,6 +104,8 @@ struct queue {
 };
 
 int64_t wall_now(void); /* ms */
+/* Count what is there, when that could not be done before. */
+void queue_read(struct queue *queue);
 void queue_unref(struct queue *queue);
 void op_free(struct op *op); /* one that was not submitted */
 

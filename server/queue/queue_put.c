@@ -97,6 +97,7 @@ static void finish_put(struct op *op, int status)
 	if (status == 0) {
 		queue->totals.put++;
 		queue->next_due = 1;
+		queue_read(queue); /* the disk takes changes */
 	} else if (status == -ENOSPC || status == -EDQUOT) {
 		tell_refused(queue, op->id);
 	}

@@ -162,22 +162,29 @@ static int check_pages(sqlite3 *db)
 	return store_errno(r);
 }
 
-/* EXCLUSIVE before the file is read, which auto_vacuum does: so no shared memory file is used and
- * no second daemon gets in. auto_vacuum before the first page is written. */
+/* EXCLUSIVE before the file is read: so no shared memory file is used and no second daemon gets
+ * in. auto_vacuum before the first page is written, and only then: it writes, which a full disk
+ * does not take. */
 static int configure(sqlite3 *db)
 {
-	static const char pragmas[] = "PRAGMA locking_mode=EXCLUSIVE;"
-				      "PRAGMA auto_vacuum=INCREMENTAL;"
-				      "PRAGMA journal_mode=WAL;"
+	static const char first[] = "PRAGMA auto_vacuum=INCREMENTAL";
+	static const char pragmas[] = "PRAGMA journal_mode=WAL;"
 				      "PRAGMA synchronous=FULL;"
 				      "PRAGMA foreign_keys=ON;"
 				      "PRAGMA temp_store=MEMORY;"
 				      "PRAGMA cache_size=-1024;"
 				      "PRAGMA journal_size_limit=4194304";
+	int64_t pages;
+	int r;
 
 	sqlite3_busy_timeout(db, 0);
 	sqlite3_extended_result_codes(db, 1);
-	return store_errno(sqlite3_exec(db, pragmas, NULL, NULL, NULL));
+	r = store_errno(sqlite3_exec(db, "PRAGMA locking_mode=EXCLUSIVE", NULL, NULL, NULL));
+	if (r == 0)
+		r = read_int(db, "PRAGMA page_count", &pages);
+	if (r == 0 && pages == 0)
+		r = store_errno(sqlite3_exec(db, first, NULL, NULL, NULL));
+	return r == 0 ? store_errno(sqlite3_exec(db, pragmas, NULL, NULL, NULL)) : r;
 }
 
 static int try_open(const struct paths *paths, bool check, sqlite3 **ret_db)

@@ -31,7 +31,7 @@ struct store {
 	void *closed_arg;
 	/* what the worker found, read by the loop after it */
 	int batch_error;
-	bool batch_wrote;
+	bool batch_wrote, batch_changed;
 	bool reopened; /* and the listeners are to be told */
 	bool found;    /* it is the one that could not be opened before */
 	struct store_statistics statistics;
@@ -140,6 +140,7 @@ static void run_in_savepoint(struct store *store, struct store_job *job, bool *r
 
 static int run_writers(struct store *store)
 {
+	int64_t before = sqlite3_total_changes64(store->db);
 	bool lost = false;
 	int error = statement_run(store->db, "BEGIN IMMEDIATE");
 
@@ -160,6 +161,7 @@ static int run_writers(struct store *store)
 	}
 	if (error == 0)
 		error = statement_run(store->db, "COMMIT");
+	store->batch_changed = sqlite3_total_changes64(store->db) != before;
 	if (error < 0 && !sqlite3_get_autocommit(store->db))
 		execute(store, "ROLLBACK");
 	return error;
@@ -238,27 +240,35 @@ static bool met_corruption(const struct store *store)
 	return false;
 }
 
-/* What is corrupt is read whole and put aside; a file that seems well then is believed once. What
- * the batch wrote goes with a file that is put aside. */
+static void fail_batch(struct store *store, int error)
+{
+	for (struct store_job *job = store->batch.first; job; job = job->next)
+		if (!job->read_only || job->status == -EBADMSG)
+			job->status = error;
+	store->batch_error = error;
+}
+
+/* What is corrupt is read whole and put aside; a file that seems well then is believed once, and
+ * always on a disk that fails: what SQLite makes of that may look like corruption. What the batch
+ * wrote goes with a file that is put aside. */
 static void mend(struct store *store)
 {
 	uint64_t before = store->statistics.corrupt;
+	int r;
 
 	if (!store->statistics.stands_in)
 		database_suspect(store->db);
 	database_close(store->db);
 	store->statistics.stands_in = false;
-	if (open_file(store, store->checked) < 0 && stand_in(store) < 0)
+	r = open_file(store, store->checked);
+	if (r < 0 && stand_in(store) < 0)
 		abort(); /* no memory for an empty database */
-	store->checked = true;
-	if (!store->statistics.stands_in && store->statistics.corrupt == before)
+	store->checked = store->statistics.last_error != -EIO;
+	if (r == 0 && store->statistics.corrupt == before)
 		return;
 	store->reopened = true;
 	store->checked = false;
-	for (struct store_job *job = store->batch.first; job; job = job->next)
-		if (!job->read_only)
-			job->status = -EBADMSG;
-	store->batch_error = -EBADMSG;
+	fail_batch(store, r < 0 ? r : -EBADMSG);
 }
 
 /* Before the loop runs one that stands in takes what makes the parts begin. */
@@ -321,6 +331,8 @@ static void count_batch(struct store *store)
 			log_error("store", "the database takes no changes: %s",
 				  strerror(-store->batch_error));
 	}
+	if (!store->batch_error && !store->batch_changed)
+		return; /* it says nothing of the disk */
 	if (s->last_error && !store->batch_error)
 		log_info("store", "the database takes changes again");
 	s->last_error = store->batch_error;
@@ -360,8 +372,23 @@ static void on_try_work(uv_work_t *work)
 
 static void on_turn(uv_prepare_t *turn);
 
-/* What waits was submitted when nothing could be stored, by parts that do not know yet what is in
- * the file: it fails as all before it did. */
+/* What was to be written was submitted when nothing could be stored, by parts that do not know yet
+ * what is in the file: it fails as all before it did. */
+static void fail_old_writers(struct store *store, size_t count)
+{
+	while (count--) {
+		struct store_job *job = job_list_pop(&store->waiting);
+
+		if (job->read_only) {
+			job_list_push(&store->waiting, job);
+			continue;
+		}
+		job->status = -EROFS;
+		if (job->done)
+			job->done(job, job->status);
+	}
+}
+
 static void on_try_done(uv_work_t *work, int status)
 {
 	struct store *store = work->data;
@@ -374,13 +401,7 @@ static void on_try_done(uv_work_t *work, int status)
 		store->statistics.last_error = 0;
 	}
 	tell_listeners(store); /* what they submit comes after those */
-	while (count--) {
-		struct store_job *job = job_list_pop(&store->waiting);
-
-		job->status = -EROFS;
-		if (job->done)
-			job->done(job, job->status);
-	}
+	fail_old_writers(store, count);
 	store->busy = false;
 	uv_prepare_start(&store->turn, on_turn);
 }

@@ -4,12 +4,17 @@
         daemon({"state_dir": str(disk.path)})
         with disk.hanging(): ...        # every write waits, as on a flash chip that cleans up
         disk.fail()                     # the kernel finds an error: read-only from now on
+        disk.die()                      # nothing can be read or written any more
 """
 
 import contextlib
+import fcntl
+import os
 import subprocess
 
 IMAGE_BYTES = 64 << 20
+EXT4_IOC_SHUTDOWN = 0x8004587D
+WITHOUT_ITS_LOG = (2).to_bytes(4, "little")
 
 
 def run(*command):
@@ -65,3 +70,8 @@ class Disk:
         device = found.stdout.strip().rpartition("/")[2]
         with open(f"/sys/fs/ext4/{device}/trigger_fs_error", "w") as trigger:
             trigger.write("a test broke it")
+
+    def die(self):
+        folder = os.open(self.path, os.O_RDONLY)
+        fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, WITHOUT_ITS_LOG)
+        os.close(folder)

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from hears import offline, problem, stored_id, wait_held, wait_state
+from network import ORIGIN
 
 CONFIG = {
     "defaults": {"hold": "500ms"},
@@ -80,3 +81,24 @@ def test_without_a_byte_left_live_requests_go_on(lab, small_disk, daemon):
     request_id = stored_id(lab.curl("app", "http://origin.example/room-again", "-d", "x"))
     lab.restore("wifi", "lte")
     wait_state(lab, request_id, "done")
+
+
+def test_it_starts_on_a_full_disk_and_reads_the_queue_when_there_is_room(lab, small_disk, daemon):
+    config = CONFIG | {"state_dir": str(small_disk)}
+    daemon(config)
+    offline(lab)
+    request_id = stored_id(lab.curl("app", "http://origin.example/delay/3", "-d", "x"))
+    lab.restore("wifi")
+    wait_state(lab, request_id, "sending")
+    lab.kill_daemon()  # the lease stays, and cannot be taken back
+    leave(small_disk, 0)
+    lab.start_daemon(config, links=("wifi",), storing=False)
+    assert "the queue cannot be read" in lab.log()
+    assert [row["id"] for row in lab.requests()] == [request_id]
+    assert lab.curl("app", f"http://{ORIGIN[0]}/echo", "-d", "x").status == 200
+    (small_disk / "filler").unlink()
+    lab.cut("wifi")
+    stored_id(lab.curl("app", f"http://{ORIGIN[0]}/now", "-d", "x"))
+    lab.restore("wifi")
+    wait_state(lab, request_id, "done", timeout=30)
+    assert lab.api("GET", "/readyz")[0] == 200

@@ -1,4 +1,4 @@
-"""A disk that hangs, or turns read-only: what is live goes on, nothing is promised that is not kept,
+"""A disk that hangs, turns read-only, or dies: what is live goes on, nothing is promised that is not kept,
 and service heals by itself.
 
     app ---- device (state_dir: ext4 on a loop device)  ==wifi==  cloud: origin.example
@@ -96,6 +96,22 @@ def test_a_disk_that_turns_read_only_stops_nothing_but_storing(lab, disk, on_dis
     assert len(lab.origin_log(lab.path)) == 1 and lab.origin_log("/lost") == []
 
 
+def test_a_disk_that_dies_stops_nothing_but_storing(lab, disk, on_disk):
+    disk.die()
+    problem(lab.curl("app", "http://origin.example/lost-too", "-d", "x"), 507)
+    lab.restore("wifi", "lte")
+    is_live(lab)
+    told = lab.get("/v1/status")
+    assert not told["health"]["store"]["ok"]
+    # What cannot be read is not corrupt.
+    assert told["store"]["corrupt"] == 0 and told["store"]["failures"] > 0
+    lab.kill_daemon()
+    disk.repair()
+    on_disk(fresh=False, links=())
+    wait_state(lab, lab.stored, "done")
+    assert lab.origin_log("/lost-too") == []
+
+
 def test_what_could_not_be_opened_at_the_start_is_used_when_it_can(lab, daemon, small):
     config = CONFIG | {"state_dir": str(small)}
     daemon(config)
@@ -112,7 +128,7 @@ def test_what_could_not_be_opened_at_the_start_is_used_when_it_can(lab, daemon, 
     assert lab.get("/v1/status")["queue"]["stored"] == 0
     assert lab.dig("app", "origin.example") == []
     subprocess.run(["mount", "-o", "remount,rw", small], check=True)
-    wait_until("it is opened", lambda: lab.get("/v1/status")["queue"]["stored"] == 1, 25)
+    wait_until("it is opened", lab.requests, 25)
     assert lab.dig("app", "origin.example") == address
     lab.restore("wifi", "lte")
     wait_state(lab, request_id, "done")
