@@ -72,6 +72,8 @@
 /* HTTP */
 #define HTTP_HEAD_MAX	      (64 << 10) /* request or response head */
 #define HTTP_FIELDS_MAX	      128
+#define HTTP_HEAD_OWN	      (1 << 10) /* beside these, for what is added here */
+#define HTTP_FIELDS_OWN	      8		/* the same in fields */
 #define HTTP_TARGET_MAX	      (16 << 10)
 #define HTTP_UPGRADE_MAX      256 /* what Upgrade lists */
 #define HTTP_TRAILERS_MAX     (8 << 10)

@@ -193,8 +193,10 @@ static int put(struct daemon *daemon, const struct daemon_submit *submit,
 
 	exchange_make_id(now, submission->id);
 	memcpy(request.id, submission->id, sizeof(request.id));
-	buf_init(&fields, HTTP_HEAD_MAX);
+	buf_init(&fields, 2 * HTTP_HEAD_MAX);
 	r = http_write_fields(&fields, head);
+	if (r == 0)
+		r = buf_printf(&fields, HTTP_VIA, head->minor);
 	request.fields = buf_bytes(&fields);
 	request.fields_len = buf_len(&fields);
 	if (r == 0)

@@ -177,7 +177,7 @@ static struct queue_row *held_row(const struct exchange *exchange, bool bodies)
 	}
 	if (!bodies)
 		return row;
-	buf_init(&fields, HTTP_HEAD_MAX);
+	buf_init(&fields, 2 * HTTP_HEAD_MAX);
 	if (http_write_fields(&fields, request->head) == 0)
 		row->fields = buf_take(&fields, &row->fields_len);
 	buf_done(&fields);

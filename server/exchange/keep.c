@@ -176,8 +176,10 @@ int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void 
 	memcpy(request.hash, exchange->hash, sizeof(request.hash));
 	memcpy(request.body_hash, exchange->body_hash, sizeof(request.body_hash));
 	snprintf(request.id, sizeof(request.id), "%s", exchange_id(exchange));
-	buf_init(&fields, HTTP_HEAD_MAX);
+	buf_init(&fields, 2 * HTTP_HEAD_MAX);
 	r = http_write_fields(&fields, from->head);
+	if (r == 0)
+		r = buf_printf(&fields, HTTP_VIA, from->head->minor);
 	request.fields = buf_bytes(&fields);
 	request.fields_len = buf_len(&fields);
 	if (r == 0)

@@ -188,8 +188,7 @@ static int send_over(struct exchange *exchange, struct link *link)
 	char extra[64];
 	int r = 0;
 
-	/* The version is the received message's (RFC 9110, 7.6.3). */
-	snprintf(extra, sizeof(extra), "Via: 1.%u holdfast\r\n%s", request->head->minor,
+	snprintf(extra, sizeof(extra), HTTP_VIA "%s", request->head->minor,
 		 exchange_is_expecting(exchange) ? "Expect: 100-continue\r\n" : "");
 	if (exchange->spool && !bytes)
 		r = exchange_start_reading(exchange);

@@ -11,7 +11,7 @@ void http_head_init(struct http_head *head, enum http_kind kind)
 	head->kind = kind;
 	head->minor = 1;
 	head->field_count = 0;
-	buf_init(&head->text, HTTP_HEAD_MAX);
+	buf_init(&head->text, HTTP_HEAD_MAX + HTTP_HEAD_OWN);
 	head->framing = HTTP_NO_BODY;
 	head->content_length = 0;
 	head->keep_alive = head->upgrade = head->expect_continue = false;
@@ -78,7 +78,7 @@ int http_field_add(struct http_head *head, const char *name, const char *value)
 	struct http_field field;
 	int r;
 
-	if (head->field_count == HTTP_FIELDS_MAX)
+	if (head->field_count == sizeof(head->fields) / sizeof(head->fields[0]))
 		return -ENOBUFS;
 	field.name = (uint32_t)buf_len(&head->text);
 	r = buf_append(&head->text, name, strlen(name) + 1);

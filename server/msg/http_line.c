@@ -146,7 +146,7 @@ int http_line_field(struct http_head *head, size_t at, const char **ret_wrong)
 	if (!is_all(line + value, len - value, VALUE))
 		return -EPROTO;
 	*ret_wrong = "too many fields";
-	if (head->field_count == HTTP_FIELDS_MAX)
+	if (head->field_count == sizeof(head->fields) / sizeof(head->fields[0]))
 		return -EMSGSIZE;
 	*colon = '\0';
 	while (value < len && is_blank(line[value]))

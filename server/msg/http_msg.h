@@ -16,6 +16,9 @@
 enum http_kind { HTTP_KIND_REQUEST, HTTP_KIND_RESPONSE };
 enum http_framing { HTTP_NO_BODY, HTTP_LENGTH, HTTP_CHUNKED, HTTP_UNTIL_CLOSE };
 
+/* What an intermediary adds; the version is the received message's (RFC 9110, 7.6.3). */
+#define HTTP_VIA "Via: 1.%u holdfast\r\n"
+
 /* Offsets into the head's own text, so that a head can be moved and grown. */
 struct http_field {
 	uint32_t name, value; /* offsets of NUL-terminated strings in text */
@@ -28,7 +31,7 @@ struct http_head {
 	uint32_t method; /* request: offset; "GET" */
 	uint32_t target; /* request: offset, as sent */
 	uint32_t reason; /* response: offset */
-	struct http_field fields[HTTP_FIELDS_MAX];
+	struct http_field fields[HTTP_FIELDS_MAX + HTTP_FIELDS_OWN];
 	uint32_t field_count;
 	struct buf text;
 	/* what the fields say */
@@ -74,6 +77,10 @@ bool http_field_may_trail(const struct http_head *head, const char *name);
 /* Remove what Connection names, but for what frames, routes or is of the connection: from here on
  * nobody believes it to go on. */
 void http_drop_named(struct http_head *head);
+/* "Date: Mon, 23 Nov 2026 15:00:00 GMT\r\n", or "" when the clock was never set: such a moment is
+ * no date (RFC 9110, 6.6.1). now: seconds of the wall clock. */
+enum { HTTP_DATE_LINE_MAX = 48 };
+void http_date_line(int64_t now, char ret_line[HTTP_DATE_LINE_MAX]);
 bool http_method_is_safe(const char *method);	    /* GET, HEAD, OPTIONS, TRACE */
 bool http_method_is_idempotent(const char *method); /* and PUT, DELETE */
 

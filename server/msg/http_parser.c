@@ -276,10 +276,17 @@ static int first_line(struct http_parser *parser)
 		       : http_line_status(&parser->head, parser->line, &parser->wrong);
 }
 
+static int field_line(struct http_parser *parser, struct http_head *head)
+{
+	if (head->field_count == HTTP_FIELDS_MAX)
+		return refuse(parser, -EMSGSIZE, "too many fields");
+	return http_line_field(head, parser->line, &parser->wrong);
+}
+
 static int trailer_line(struct http_parser *parser)
 {
 	struct http_head *trailers = parser->trailers;
-	int r = http_line_field(trailers, parser->line, &parser->wrong);
+	int r = field_line(parser, trailers);
 
 	if (r < 0)
 		return r;
@@ -312,7 +319,7 @@ static int line_over(struct http_parser *parser, struct http_head *head)
 	else if (parser->first_line)
 		r = first_line(parser);
 	else
-		r = http_line_field(head, parser->line, &parser->wrong);
+		r = field_line(parser, head);
 	parser->line = text->len;
 	return r;
 }
@@ -328,6 +335,12 @@ static int check_line(struct http_parser *parser, const struct http_head *head)
 	return 0;
 }
 
+/* What is received, without the room for what is added. */
+static size_t room_of(const struct http_parser *parser)
+{
+	return parser->step == STEP_HEAD ? HTTP_HEAD_MAX : HTTP_TRAILERS_MAX;
+}
+
 static int read_line(struct http_parser *parser, struct http_head *head, const uint8_t *data,
 		     size_t len, size_t *ret_used)
 {
@@ -335,7 +348,7 @@ static int read_line(struct http_parser *parser, struct http_head *head, const u
 	size_t n = lf ? (size_t)(lf - data) : len;
 	int r;
 
-	if (buf_append(&head->text, data, n) < 0)
+	if (buf_len(&head->text) + n > room_of(parser) || buf_append(&head->text, data, n) < 0)
 		return refuse(parser, -EMSGSIZE,
 			      parser->step == STEP_HEAD ? "head too large" : "trailers too large");
 	*ret_used = lf ? n + 1 : n;
@@ -351,7 +364,6 @@ static int begin_trailers(struct http_parser *parser)
 	if (!parser->trailers)
 		return refuse(parser, -ENOMEM, "out of memory");
 	http_head_init(parser->trailers, parser->kind);
-	parser->trailers->text.limit = HTTP_TRAILERS_MAX;
 	parser->step = STEP_TRAILERS;
 	parser->line = 0;
 	return 0;

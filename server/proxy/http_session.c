@@ -37,9 +37,6 @@ struct http_session {
 	uint64_t since, begun;	  /* loop ms: of the last step, of the head's first byte */
 };
 
-/* The version is the received message's (RFC 9110, 7.6.3). */
-#define VIA "Via: 1.%u holdfast\r\n"
-
 static const struct exchange_ops exchange_ops;
 
 static void session_free(struct http_session *session)
@@ -132,7 +129,7 @@ static void on_head(void *arg, const struct http_head *head)
 		session->close_after = true;
 	if (!session->request_over)
 		session->close_after = true;
-	end = extra + snprintf(extra, sizeof(extra), VIA, head->minor);
+	end = extra + snprintf(extra, sizeof(extra), HTTP_VIA, head->minor);
 	if (!http_field(head, "date"))
 		end = stpcpy(end, proxy_date(session->proxy));
 	if (session->chunked)
@@ -171,7 +168,7 @@ static void on_interim(void *arg, const struct http_head *head)
 		return;
 	session->continued |= head->status == 100;
 	session->since = uv_now(session->proxy->loop);
-	snprintf(via, sizeof(via), VIA, head->minor);
+	snprintf(via, sizeof(via), HTTP_VIA, head->minor);
 	if (http_write_response_head(&session->head, head, via) < 0)
 		mark_broken(session);
 	flush_head(session);
@@ -518,6 +515,7 @@ static void exchange_over(struct http_session *session)
 	session->since = uv_now(session->proxy->loop);
 	session->response_over = true;
 	session->response_begun = session->chunked = session->last_chunk = false;
+	session->head_only = false;
 	if (session->feeding && !session->request_over)
 		return; /* feed() closes */
 	if (!session->request_over || session->close_after) {

@@ -43,8 +43,8 @@ struct proxy {
 	uv_timer_t sweep;
 	unsigned handles;
 	bool closing, out_of_descriptors;
-	char date[48];	 /* see proxy_date */
-	int64_t date_at; /* s */
+	char date[HTTP_DATE_LINE_MAX]; /* see proxy_date */
+	int64_t date_at;	       /* s */
 	struct known_app apps[KNOWN_APPS];
 	struct proxy_statistics statistics;
 };

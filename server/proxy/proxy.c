@@ -15,7 +15,6 @@ enum {
 	SWEEP_INTERVAL = 500, /* ms */
 	ACCEPT_BATCH = 64,
 	BACKLOG = 4096,
-	CLOCK_SET = 1704067200, /* s; no right clock says less than 2024 */
 };
 
 static void accept_all(struct listener *listener);
@@ -56,16 +55,11 @@ void proxy_connection_over(struct proxy *proxy)
 
 const char *proxy_date(struct proxy *proxy)
 {
-	time_t now = time(NULL);
-	struct tm tm;
+	int64_t now = time(NULL);
 
-	if (now == proxy->date_at)
-		return proxy->date;
+	if (now != proxy->date_at)
+		http_date_line(now, proxy->date);
 	proxy->date_at = now;
-	/* A clock that was never set tells nothing. */
-	if (now < CLOCK_SET || !gmtime_r(&now, &tm) ||
-	    !strftime(proxy->date, sizeof(proxy->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm))
-		proxy->date[0] = '\0';
 	return proxy->date;
 }
 

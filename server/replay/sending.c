@@ -194,10 +194,13 @@ static void fail(struct sending *s, const char *why)
 static void on_head(void *arg, const struct http_head *head)
 {
 	struct sending *s = arg;
+	char date[HTTP_DATE_LINE_MAX] = "";
 
+	if (!http_field(head, "date"))
+		http_date_line(replay_wall() / 1000, date);
 	s->status = head->status;
 	s->retry_after = replay_retry_after(http_field(head, "retry-after"), replay_wall());
-	s->has_response = http_write_response_head(&s->response_head, head, NULL) == 0;
+	s->has_response = http_write_response_head(&s->response_head, head, date) == 0;
 	if (!s->has_response) {
 		upstream_cancel(s->request);
 		fail(s, "the response's head is too large");

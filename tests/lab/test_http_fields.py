@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hears import connect, offline, read_all, talk, wait_held
+from hears import connect, offline, read_all, talk, wait_held, wait_state
 from hears import hears, shared  # noqa: F401 (fixtures)
 from network import ORIGIN
 from rawhttp import OK, PORT, fields, origin
@@ -170,7 +170,7 @@ def test_who_may_ask_again(hears, asks, stays):
         said = read_all(app)
     assert said.count(b"\r\n\r\nok") == (2 if stays else 1), said
     if stays and b"HTTP/1.0" in asks:
-        assert said.count(b"\r\nConnection: keep-alive\r\n") == 2
+        assert fields(said)["connection"] == ["keep-alive"]
 
 
 def test_a_held_request_keeps_what_is_for_the_origin_alone(hears):
@@ -181,3 +181,59 @@ def test_a_held_request_keeps_what_is_for_the_origin_alone(hears):
         hears.restore("wifi")
         assert read_all(app).startswith(b"HTTP/1.1 200 ")
     assert fields(got[0]).keys() == {"host", "x-theirs", "via"}
+
+
+STORED = (b"POST /stored HTTP/1.1\r\nHost: origin.example\r\nPrefer: respond-async\r\n"
+          b"Content-Length: 2\r\n")  # fmt: skip
+
+
+def store(lab, lines):
+    """Its id, of a request with these lines that nobody waits for."""
+    offline(lab)
+    with connect(lab, ORIGIN[0], PORT) as app:
+        app.sendall(STORED + lines + b"\r\nhi")
+        app.shutdown(1)
+        said = read_all(app)
+    assert said.startswith(b"HTTP/1.1 202 "), said
+    return fields(said)["location"][0].rpartition("/")[2]
+
+
+def test_a_replay_goes_through_a_proxy_too(hears):
+    """Via on the way there; and a Date of when the response came, not of when it is asked for."""
+    with origin(hears) as got:
+        asked = store(hears, b"Via: 1.0 radio\r\n")
+        hears.restore("wifi")
+        wait_state(hears, asked, "done")
+    assert fields(got[0])["via"] == ["1.0 radio", "1.1 holdfast"]
+    status, said = hears.api("GET", f"/v1/requests/{asked}")
+    handed = {"method": "POST", "url": f"http://{ORIGIN[0]}:{PORT}/", "body": "x"}
+    with origin(hears) as got:
+        wait_state(hears, hears.api("POST", "/v1/requests", handed)[1]["id"], "done")
+    assert fields(got[0])["via"] == ["1.1 holdfast"]
+
+
+@pytest.mark.parametrize("fill", [
+    b"".join(b"X-%03d: y\r\n" % n for n in range(128 - 3)),
+    b"X: " + b"y" * (65536 - len(STORED + b"X: \r\n\r\n") + 6) + b"\r\n",
+], ids=["fields", "bytes"])  # fmt: skip
+def test_a_head_at_the_bound_is_stored_and_replayed(hears, fill):
+    """What is added to it has room of its own."""
+
+    def answer(peer, head):
+        peer.recv(2)
+        peer.sendall(ANSWER % fill)
+
+    with origin(hears, answer) as got:
+        asked = store(hears, fill)
+        assert hears.get(f"/v1/requests/{asked}")["state"] == "stored"
+        hears.restore("wifi")
+        wait_state(hears, asked, "done")
+    assert fill in got[0] and "idempotency-key" in fields(got[0])
+    assert hears.get(f"/v1/requests/{asked}")["response"]["status"] == 200
+
+
+def test_after_head_an_error_has_its_body(hears):
+    said = talk(hears, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET * HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert said.count(b"HTTP/1.1 ") == 2 and said.endswith(b"}\n")
+    said = talk(hears, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\nGET nothing\r\n\r\n")
+    assert said.count(b"HTTP/1.1 ") == 2 and said.endswith(b"}\n")

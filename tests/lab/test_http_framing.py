@@ -36,8 +36,9 @@ def answered(lab, what, asks=GET + LAST):
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-@pytest.mark.parametrize("more", [b"Content-Length: 5\r\n\r\n", b"\r\n", b"Content-Length: 0\r\n\r\n",
-                                  b"Content-Length: 5\r\n\r\nHTTP/", b"\r\nHTTP/"])  # fmt: skip
+@pytest.mark.parametrize("more", [b"Content-Length: 5\r\n\r\n", b"\r\n", b"\r\nHTTP/",
+                                  b"Content-Length: 0\r\n\r\n",
+                                  b"Content-Length: 5\r\n\r\nHTTP/"])  # fmt: skip
 def test_no_body_follows_204_and_304(hears, status, more):
     """Each next request is asked, and answered, on its own; 204 does not say a length."""
     with origin(hears, says(b"HTTP/1.1 " + status + b"\r\n" + more)) as got:

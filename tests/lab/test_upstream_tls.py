@@ -461,7 +461,7 @@ def test_files_that_are_no_good_are_said_before_anything_starts(lab, origins, tm
         rule = {"name": "r", "upstream_tls": True, **{k: str(v) for k, v in files.items()}}
         path.write_text(json.dumps({"state_dir": str(tmp_path), "rules": [{"name": "a"}, rule]}))
         for check in (["--check"], []):
-            done = subprocess.run([*lab.network.enter("device"), lab.holdfastd, *check, "--config",
-                                   str(path)], capture_output=True, text=True, timeout=20)  # fmt: skip
+            command = [*lab.network.enter("device"), lab.holdfastd, *check, "--config", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20)
             assert done.returncode == 1, (files, done)
-            assert f"rules[1].{wrong}" in done.stderr and reason in done.stderr, (files, done.stderr)
+            assert f"rules[1].{wrong}" in done.stderr and reason in done.stderr, (files, done)
