@@ -1,7 +1,8 @@
 """Killed at any moment, the daemon loses nothing that it acknowledged and hands nothing to the
 wrong one; torture.py says what is done and what is checked, and does it for longer.
 
-    TORTURE_KILLS=300 TORTURE_SEED=N pytest tests/lab/test_torture.py
+    HOLDFAST_LONG=1 pytest tests/lab/test_torture.py     # 300 kills; docs/testing.md
+    TORTURE_KILLS=60 TORTURE_SEED=N pytest tests/lab/test_torture.py
 """
 
 import os
@@ -9,7 +10,8 @@ import time
 
 from torture import Torture
 
-KILLS = int(os.environ.get("TORTURE_KILLS", 18))
+LONG = os.environ.get("HOLDFAST_LONG") == "1"
+KILLS = int(os.environ.get("TORTURE_KILLS") or (300 if LONG else 12))
 
 
 def test_whenever_it_is_killed_what_was_acknowledged_is_delivered(lab, daemon):

@@ -4,7 +4,7 @@
  * Whatever the queue said was done before must be there and whole afterwards; the rest may or
  * may not be. A disk that lies about a sync must be found out, or the test would prove nothing.
  *
- * POWER_SEED=N repeats a run; POWER_ROUNDS=N makes it longer.
+ * POWER_SEED=N repeats a run; HOLDFAST_LONG=1, or POWER_ROUNDS=N, makes it longer.
  */
 #include "power_disk.h"
 #include "queue/queue.h"
@@ -23,6 +23,7 @@
 
 enum {
 	ROUNDS = 60,
+	ROUNDS_LONG = 1000,
 	LIE_ROUNDS = 40,      /* until one that must be noticed is */
 	ROUNDS_OF_A_LIFE = 5, /* then the folder is new */
 	ROWS_MAX = 20000,
@@ -489,11 +490,13 @@ static void round_of(int round)
 	verify();
 }
 
-static int rounds_of(const char *name, int otherwise)
+static int rounds_wanted(void)
 {
-	const char *text = getenv(name);
+	const char *text = getenv("POWER_ROUNDS"), *is_long = getenv("HOLDFAST_LONG");
 
-	return text ? atoi(text) : otherwise;
+	if (text)
+		return atoi(text);
+	return is_long && strcmp(is_long, "1") == 0 ? ROUNDS_LONG : ROUNDS;
 }
 
 static void setup(void)
@@ -519,7 +522,7 @@ static void teardown(void)
 
 START_TEST(nothing_that_was_acknowledged_is_lost_when_the_power_goes)
 {
-	int rounds = rounds_of("POWER_ROUNDS", ROUNDS);
+	int rounds = rounds_wanted();
 
 	for (int i = 0; i < rounds; i++) {
 		if (i % ROUNDS_OF_A_LIFE == 0)
