@@ -59,6 +59,20 @@ bool exchange_may_be_behind(const struct exchange *exchange)
 	return is_ordered(exchange) && queue_may_be_behind(exchange->exchanges->queue, &asked);
 }
 
+/* And now that its body is here? */
+static bool may_owe_same(struct exchange *exchange)
+{
+	const struct queue_about asked = about(exchange);
+
+	return exchange_may_owe(exchange) && hash_exchange(exchange) == 0 &&
+	       queue_may_owe_same(exchange->exchanges->queue, &asked, exchange->hash);
+}
+
+static bool has_link(const struct exchange *exchange)
+{
+	return links_choose(exchange->exchanges->links, &exchange->rule->policy, 0) != NULL;
+}
+
 static void dispatch(struct exchange *exchange)
 {
 	exchange->tried = 0;
@@ -124,15 +138,19 @@ void exchange_match(struct exchange *exchange)
 {
 	struct queue *queue = exchange->exchanges->queue;
 	const struct exchange_request *request = &exchange->request;
-	bool dedupe = !exchange->behind && exchange_may_owe(exchange);
+	bool dedupe = !exchange->behind && may_owe_same(exchange);
 	const char *key = dedupe ? http_field(request->head, "idempotency-key") : NULL;
 	struct ticket *ticket;
 
-	if (dedupe && hash_exchange(exchange) < 0)
-		dedupe = false;
 	if (!dedupe && !exchange_may_be_behind(exchange)) {
 		exchange->behind = false;
 		dispatch(exchange);
+		return;
+	}
+	/* It has to wait in any case; whether for others as well is asked when a link is back. */
+	if (!dedupe && !has_link(exchange)) {
+		exchange->behind = true;
+		exchange_hold(exchange, "no link is usable");
 		return;
 	}
 	exchange_enter(exchange, EXCHANGE_MATCHING);

@@ -134,6 +134,9 @@ struct queue_about {
 /* For this one? When false, which needs no disk, queue_match need not be asked. Nobody is behind a
  * backlog that does not move because the disk fails. */
 bool queue_may_owe(const struct queue *queue, const struct queue_about *about);
+/* The same, when its body is known as well. */
+bool queue_may_owe_same(const struct queue *queue, const struct queue_about *about,
+			const uint8_t *hash);
 bool queue_may_be_behind(const struct queue *queue, const struct queue_about *about);
 
 enum queue_match_kind { MATCH_NONE, MATCH_OWES, MATCH_KEY_CONFLICT };

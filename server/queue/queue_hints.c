@@ -38,6 +38,15 @@ static uint64_t owed_of(const struct queue_about *about)
 	return mix(mix(mix(lane_of(about), "t"), about->method), about->target);
 }
 
+/* The hash has the source in it. */
+static uint64_t same_as(const uint8_t *hash)
+{
+	uint64_t sum;
+
+	memcpy(&sum, hash, sizeof(sum));
+	return sum;
+}
+
 /* Two halves make all probes (Kirsch and Mitzenmacher). */
 static size_t probe(uint64_t hash, unsigned n)
 {
@@ -65,7 +74,8 @@ static bool has(const uint64_t *bits, uint64_t hash)
 	return true;
 }
 
-static void note(struct hints *hints, const struct queue_about *about, bool owes, bool ordered)
+static void note(struct hints *hints, const struct queue_about *about, const uint8_t *hash,
+		 bool owes, bool ordered)
 {
 	struct queue_about without_key = *about;
 
@@ -73,6 +83,7 @@ static void note(struct hints *hints, const struct queue_about *about, bool owes
 		add(hints->lanes, lane_of(about));
 	if (!owes)
 		return;
+	add(hints->owed, same_as(hash));
 	add(hints->owed, owed_of(about));
 	without_key.idempotency_key = NULL;
 	add(hints->owed, owed_of(&without_key));
@@ -99,13 +110,20 @@ void hints_note(struct queue *queue, const struct queue_request *q)
 		memset(queue->hints->owed, 0, sizeof(queue->hints->owed));
 	if (!queue_has_backlog(queue))
 		memset(queue->hints->lanes, 0, sizeof(queue->hints->lanes));
-	note(queue->hints, &about, q->owes, q->ordered);
+	note(queue->hints, &about, q->hash, q->owes, q->ordered);
 }
 
 bool queue_may_owe(const struct queue *queue, const struct queue_about *about)
 {
 	return queue_has_debts(queue) &&
 	       (queue->hints_loading || has(queue->hints->owed, owed_of(about)));
+}
+
+bool queue_may_owe_same(const struct queue *queue, const struct queue_about *about,
+			const uint8_t *hash)
+{
+	return queue_may_owe(queue, about) && (queue->hints_loading || about->idempotency_key ||
+					       has(queue->hints->owed, same_as(hash)));
 }
 
 bool queue_may_be_behind(const struct queue *queue, const struct queue_about *about)
@@ -118,6 +136,7 @@ bool queue_may_be_behind(const struct queue *queue, const struct queue_about *ab
 
 static int read_row(sqlite3_stmt *stmt, struct hints *hints)
 {
+	static const uint8_t none[32];
 	int state = sqlite3_column_int(stmt, 8);
 	bool waits = state == REQUEST_STORED || state == REQUEST_SENDING;
 	const struct queue_about about = {
@@ -128,10 +147,14 @@ static int read_row(sqlite3_stmt *stmt, struct hints *hints)
 		.target = (const char *)sqlite3_column_text(stmt, 5),
 		.idempotency_key = (const char *)sqlite3_column_text(stmt, 9),
 	};
+	const uint8_t *hash = sqlite3_column_blob(stmt, 10);
 
+	/* No request has a hash of another length: nothing is the same as that one. */
+	if (sqlite3_column_bytes(stmt, 10) != 32)
+		hash = none;
 	if (!about.source || !about.scheme || !about.authority || !about.method || !about.target)
 		return -ENOMEM;
-	note(hints, &about, sqlite3_column_int(stmt, 6) != 0,
+	note(hints, &about, hash, sqlite3_column_int(stmt, 6) != 0,
 	     waits && sqlite3_column_int(stmt, 7) != 0);
 	return 0;
 }
@@ -142,10 +165,11 @@ static int run_load(struct store_job *job, sqlite3 *db)
 	struct op *op = (struct op *)job;
 	sqlite3_stmt *stmt;
 	int64_t rows = 0;
-	int r = sql_row(db, &stmt,
-			"SELECT seq, source, scheme, authority, method, target, owes, ordered,"
-			" state, idempotency_key FROM requests WHERE seq > ? ORDER BY seq LIMIT ?",
-			"ii", op->last_seq, (int64_t)QUEUE_HINT_ROWS);
+	int r = sql_row(
+		db, &stmt,
+		"SELECT seq, source, scheme, authority, method, target, owes, ordered,"
+		" state, idempotency_key, hash FROM requests WHERE seq > ? ORDER BY seq LIMIT ?",
+		"ii", op->last_seq, (int64_t)QUEUE_HINT_ROWS);
 
 	if (r != 1)
 		return r;

@@ -62,6 +62,14 @@ static struct store_job *job_list_pop(struct job_list *list)
 	return job;
 }
 
+static struct job_list job_list_take(struct job_list *list)
+{
+	struct job_list taken = *list;
+
+	job_list_init(list);
+	return taken;
+}
+
 int store_errno(int sqlite_code)
 {
 	switch (sqlite_code & 0xff) {
@@ -345,7 +353,7 @@ static void tell_listeners(struct store *store)
 	struct store_listener *listener, *next;
 	bool empty = !store->found;
 
-	if (!store->reopened || store->closing)
+	if (store->busy || !store->reopened || store->closing)
 		return;
 	store->reopened = store->found = false;
 	for (listener = store->listeners; listener; listener = next) {
@@ -395,6 +403,7 @@ static void on_try_done(uv_work_t *work, int status)
 	size_t count = store->reopened ? store->waiting.count : 0;
 
 	(void)status;
+	store->busy = false;
 	if (store->reopened) {
 		log_info("store", "the database can be used");
 		store->statistics.stands_in = false;
@@ -402,7 +411,6 @@ static void on_try_done(uv_work_t *work, int status)
 	}
 	tell_listeners(store); /* what they submit comes after those */
 	fail_old_writers(store, count);
-	store->busy = false;
 	uv_prepare_start(&store->turn, on_turn);
 }
 
@@ -437,18 +445,23 @@ static void on_work(uv_work_t *work)
 static void on_work_done(uv_work_t *work, int status)
 {
 	struct store *store = work->data;
+	struct job_list done;
 
 	(void)status; /* nobody cancels it */
 	count_batch(store);
-	/* Still busy: a callback that submits must not start a batch before its elders are told. */
-	while (store->batch.count) {
-		struct store_job *job = job_list_pop(&store->batch);
+	done = job_list_take(&store->batch);
+	store->busy = false;
+	/* Who waits already is on the way to the disk while these are told; but of another database
+	 * the listeners hear first. */
+	if (store->waiting.count && !store->reopened)
+		pump(store);
+	while (done.count) {
+		struct store_job *job = job_list_pop(&done);
 
 		if (job->done)
 			job->done(job, job->status);
 	}
 	tell_listeners(store);
-	store->busy = false;
 	pump_soon(store);
 }
 

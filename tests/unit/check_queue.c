@@ -480,6 +480,15 @@ static bool may_owe(const char *source, const char *method, const char *target, 
 	return queue_may_owe(queue, &about);
 }
 
+static bool may_owe_same(int n, const char *key)
+{
+	struct queue_about about = about_of("app", "POST", "/things", key);
+	uint8_t hash[32] = {0};
+
+	memcpy(hash, &n, sizeof(n));
+	return queue_may_owe_same(queue, &about, hash);
+}
+
 static bool may_be_behind(const char *source)
 {
 	struct queue_about about = about_of(source, "POST", "/any", NULL);
@@ -495,6 +504,9 @@ static void only_what_is_there_is_known(void)
 	ck_assert(!may_owe("app", "PUT", "/things", NULL));
 	ck_assert(!may_owe("app", "POST", "/thing", NULL));
 	ck_assert(!may_owe("ap", "POST", "/things", NULL));
+	ck_assert(may_owe_same(1, NULL));
+	ck_assert(!may_owe_same(2, NULL));
+	ck_assert(may_owe_same(2, "k1"));
 	ck_assert(may_be_behind("app"));
 	ck_assert(!may_be_behind("other"));
 }
