@@ -12,6 +12,8 @@ import fcntl
 import os
 import subprocess
 
+from harness import wait_until
+
 IMAGE_BYTES = 64 << 20
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_ITS_LOG = (2).to_bytes(4, "little")
@@ -42,7 +44,13 @@ class Disk:
         run("mount", "-o", "loop,errors=remount-ro", self.image, self.path)
 
     def unmount(self):
+        """And wait until the loop device has let go of the image, which it does when it likes."""
         run("umount", self.path)
+        wait_until("the image is free", self.is_free)
+
+    def is_free(self):
+        users = subprocess.run(["losetup", "-j", str(self.image)], capture_output=True, check=True)
+        return not users.stdout
 
     def repair(self):
         """As a person would: unmounted, checked, mounted again."""
