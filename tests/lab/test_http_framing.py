@@ -216,7 +216,9 @@ def test_empty_lines_before_a_request_are_nothing_and_other_lines_are_wrong(hear
     for wrong in (b"GET / HTTP/1.1\nHost: x\n\n", GET + b"X: a\r\n\tb\r\n" + LAST,
                   GET + b" X: a\r\n" + LAST, GET + b"X: a\n" + LAST):  # fmt: skip
         assert talk(hears, wrong).startswith(b"HTTP/1.1 400 ")
-    assert metric(hears, "bad_requests_total") == before + 4
+    said = talk(hears, GET + b"\r\n" + b"\r\n" * 9 + GET + LAST)
+    assert said.count(b"HTTP/1.1 200 ") == 1 and b"too many empty lines" in said
+    assert metric(hears, "bad_requests_total") == before + 5
 
 
 def test_a_folded_line_of_an_origin_is_a_bad_gateway(hears):

@@ -83,3 +83,10 @@ def test_trailers_without_end_are_refused(hears):
     with origin(hears, lambda peer, head: read_head(peer)):
         said = talk(hears, sent, ORIGIN[0], PORT)
     assert said.startswith(b"HTTP/1.1 431 ") and b"trailers too large" in said
+
+
+def test_a_responses_trailers_without_end_never_end_well(hears):
+    answer = b"HTTP/1.1 200 OK\r\n" + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    with origin(hears, lambda peer, head: peer.sendall(answer + b"X: " + b"y" * 20000)):
+        said = talk(hears, REQUEST % b"", ORIGIN[0], PORT)
+    assert said.endswith(b"2\r\nok\r\n")

@@ -261,6 +261,17 @@ START_TEST(connection_does_not_take_the_framing_or_the_host_away)
 }
 END_TEST
 
+START_TEST(a_date_is_that_of_a_clock_that_was_set)
+{
+	char line[HTTP_DATE_LINE_MAX];
+
+	http_date_line(1795449600, line);
+	ck_assert_str_eq(line, "Date: Mon, 23 Nov 2026 16:00:00 GMT\r\n");
+	http_date_line(3600, line);
+	ck_assert_str_eq(line, "");
+}
+END_TEST
+
 START_TEST(stored_fields_come_back_as_they_were)
 {
 	static const char lines[] = "Host: a\r\nX-Y: some value: with colon\r\nEmpty: \r\n";
@@ -293,6 +304,7 @@ int main(void)
 	tcase_add_test(tc, a_head_over_the_limits_is_refused_with_its_own_error);
 	tcase_add_test(tc, hop_by_hop_fields_are_left_out_when_a_head_is_written);
 	tcase_add_test(tc, connection_does_not_take_the_framing_or_the_host_away);
+	tcase_add_test(tc, a_date_is_that_of_a_clock_that_was_set);
 	tcase_add_test(tc, stored_fields_come_back_as_they_were);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
