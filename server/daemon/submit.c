@@ -1,6 +1,8 @@
 /* POST /v1/requests: an app that knows Holdfast hands a request over. */
 #include "daemon/internal.h"
 
+#include "msg/http_target.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -21,48 +23,29 @@ struct target {
 	const struct rule *rule;
 };
 
+/* As an app's Host is read. */
 static int read_host(const char *text, size_t len, struct target *target, struct input_error *err)
 {
-	const char *port = memchr(text, ':', len);
-	size_t host_len = port ? (size_t)(port - text) : len;
-	unsigned long number = target->port;
-	bool is_default;
+	char copy[sizeof(target->authority)];
+	struct http_authority authority;
 
-	if (*text == '[') {
-		const char *bracket = memchr(text, ']', len);
-
-		if (!bracket)
-			return input_error_set(err, "url", 0, "the IPv6 address has no ']'");
-		host_len = (size_t)(bracket - text) + 1;
-		port = host_len < len && text[host_len] == ':' ? text + host_len : NULL;
-	}
-	if (!host_len || host_len >= NAME_TEXT_MAX)
+	if (!len || len >= sizeof(copy))
 		return input_error_set(err, "url", 0, "the host is missing or too long");
-	for (size_t i = 0; i < host_len; i++) {
-		if (!isalnum((unsigned char)text[i]) && !strchr("-._[]:", text[i]))
-			return input_error_set(err, "url", 0,
-					       "the host has a character that "
-					       "no host name has");
-		target->host[i] = (char)tolower((unsigned char)text[i]);
-	}
-	target->host[host_len] = '\0';
-	if (port) {
-		char *end;
-
-		number = strtoul(port + 1, &end, 10);
-		if (!isdigit((unsigned char)port[1]) || end != text + len || !number ||
-		    number > 65535)
-			return input_error_set(err, "url", 0, "the port must be 1 to 65535");
-	} else if (host_len != len) {
-		return input_error_set(err, "url", 0, "the host is not valid");
-	}
-	is_default = number == target->port;
-	target->port = (uint16_t)number;
-	if (is_default)
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	if (http_read_authority(copy, &authority) < 0)
+		return input_error_set(err, "url", 0,
+				       "\"%s\" is no host: a name, an IPv4 address or an IPv6 "
+				       "address in brackets, and a port of 1 to 65535 if any",
+				       copy);
+	memcpy(target->host, authority.host, sizeof(authority.host));
+	if (!authority.port || authority.port == target->port) {
 		snprintf(target->authority, sizeof(target->authority), "%s", target->host);
-	else
-		snprintf(target->authority, sizeof(target->authority), "%s:%lu", target->host,
-			 number);
+		return 0;
+	}
+	target->port = authority.port;
+	snprintf(target->authority, sizeof(target->authority), "%s:%u", target->host,
+		 authority.port);
 	return 0;
 }
 

@@ -12,7 +12,8 @@ from hears import listen
 from network import ORIGIN
 
 PORT = 8090
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+# It closes then, and says so: else the next request might go over a connection that just ends.
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 
 
 def read_head(peer):

@@ -234,6 +234,11 @@ def test_bytes_are_handed_over_in_base64(up):
     [
         ({"url": "ftp://origin.example/"}, "url"),
         ({"url": "/relative"}, "url"),
+        ({"url": "http:///"}, "url"),
+        ({"url": "http://a..b/"}, "url"),
+        ({"url": "http://[::g]/"}, "url"),
+        ({"url": "http://u@a/"}, "url"),
+        ({"url": "http://a:99999/"}, "url"),
         ({"url": "http://origin.example/a b"}, "url"),
         ({"method": "IN VALID"}, "method"),
         ({"method": "CONNECT"}, "method"),

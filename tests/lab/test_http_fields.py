@@ -15,7 +15,7 @@ from rawhttp import OK, PORT, fields, origin
 
 CONFIG = {"defaults": {"hold": "10s"}}
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n%s\r\nok"
+ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n%s\r\nok"
 LAST = b"Connection: close\r\n"
 
 

@@ -5,7 +5,7 @@
 
 import pytest
 
-from hears import metric, offline, talk
+from hears import metric, offline, talk, wait_state
 from hears import hears, shared  # noqa: F401 (fixtures)
 from network import ORIGIN
 from rawhttp import PORT, fields, origin
@@ -170,3 +170,18 @@ def test_the_last_recipient_is_the_proxy_when_max_forwards_is_0(hears, online):
         assert body.startswith(b"TRACE /t HTTP/1.1\r\n") and b"s3cret" not in body
         assert fields(body)["x-seen"] == ["yes"] and fields(body)["host"] == ["a.example"]
     assert got == []
+
+
+@pytest.mark.parametrize("host", [f"[{ORIGIN[1]}]:{PORT}", "[2001:DB8:CAFE:0:0::9]"])
+def test_what_is_stored_for_an_ipv6_address_is_sent_there(hears, host):
+    offline(hears)
+    more = "Prefer: respond-async\r\n"
+    status, said = ask(hears, "POST /stored-six", host, more=more, to=1)
+    assert status == 202
+    request_id = fields(said)["location"][0].rpartition("/")[2]
+    url = hears.get(f"/v1/requests/{request_id}")["url"]
+    assert url == f"http://[{ORIGIN[1]}]:{PORT}/stored-six"
+    with origin(hears, address=ORIGIN[1]) as got:
+        hears.restore("wifi")
+        wait_state(hears, request_id, "done")
+    assert fields(got[0])["host"] == [host]
