@@ -3,15 +3,36 @@
  * Built by hand: clang -fsanitize=fuzzer,address,undefined, with server/msg/http_*.c and
  * server/base; run it on tests/fuzz/corpus/http_msg and tests/corpus/smuggling.
  */
-#include "msg/http_msg.h"
+#include "msg/http_target.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+/* Where it goes: what is taken is a plain host and a path. */
+static void route(struct http_head *head)
+{
+	struct http_authority authority;
+	enum http_target_form form;
+	const char *host;
+
+	http_drop_named(head);
+	if (http_to_origin_form(head, &form) < 0 || http_count_forward(head) < 0)
+		return;
+	if (http_target(head)[0] != '/' && strcmp(http_target(head), "*") != 0)
+		abort();
+	host = http_field(head, "host");
+	if (host && http_read_authority(host, &authority) == 0 &&
+	    (!authority.host[0] || strpbrk(authority.host, "/@ \t,%?#\\")))
+		abort();
+}
 
 static int on_head(void *arg, struct http_head *head)
 {
 	struct buf out;
 	int r;
 
+	if (head->kind == HTTP_KIND_REQUEST)
+		route(head);
 	buf_init(&out, 4 * HTTP_HEAD_MAX);
 	r = head->kind == HTTP_KIND_REQUEST
 		    ? http_write_request_head(&out, head, http_target(head), NULL)
