@@ -38,6 +38,7 @@ def config(folder):
         "rules": [
             {"name": "mutual", "match": {"host": ["mutual.many.example"]},
              **secure, **tests, **client},
+            {"name": "once", "match": {"path": ["/once"]}, "attempts": 1, **secure, **tests},
             {"name": "device", "match": {"path": ["/device*"]}, **secure, **tests, **client},
             {"name": "stalled", "match": {"port": [8446]}, "links": ["wifi"], **secure, **tests},
             {"name": "nginx", "match": {"host": ["tls.example"]}, **secure, **cloud},
@@ -403,6 +404,19 @@ def test_a_stored_one_waits_for_a_certificate_that_holds(hears, origins):
     origins.issue("later", begins=-5)
     wait_state(hears, request_id, "done")
     assert [entry["body"] for entry in hears.origin_log("/later")] == [b"secret"]
+
+
+def test_a_stored_one_fails_when_its_attempts_are_used_up(hears):
+    """Each rejection is one attempt, counted, and none goes out in the clear."""
+    offline(hears)
+    before = metric(hears, "upstream_tls_rejected_total")
+    request_id = stored_id(hears.curl("app", "http://alone.many.example/once", "-d", "secret"))
+    hears.restore("wifi", wait=False)
+    wait_state(hears, request_id, "failed")
+    assert attempts(hears, request_id, 1, "self-signed certificate")
+    assert hears.get(f"/v1/requests/{request_id}")["attempts"] == 1
+    assert metric(hears, "upstream_tls_rejected_total") == before + 1
+    assert hears.origin_log("/once") == []
 
 
 def test_a_url_of_https_can_be_handed_over(hears):
