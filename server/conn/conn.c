@@ -5,11 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum {
@@ -40,6 +42,7 @@ struct conn {
 	int broken;	 /* what a write met; told when all is read */
 	struct conn_ops ops;
 	void *arg;
+	struct ip peer; /* of an accepted one */
 	uint64_t bytes_in, bytes_out;
 };
 
@@ -178,8 +181,8 @@ static int conn_new(uv_loop_t *loop, unsigned family, const struct conn_ops *ops
 	return 0;
 }
 
-int conn_accept(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *arg,
-		struct conn **ret_conn)
+int conn_accept(uv_loop_t *loop, int fd, const struct ip *peer, const struct conn_ops *ops,
+		void *arg, struct conn **ret_conn)
 {
 	struct conn *conn;
 	int r = conn_new(loop, 0, ops, arg, &conn);
@@ -194,7 +197,7 @@ int conn_accept(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *arg,
 		close_handles(conn);
 		return r;
 	}
-	uv_tcp_nodelay(&conn->tcp, 1);
+	conn->peer = *peer;
 	conn->state = CONN_OPEN;
 	*ret_conn = conn;
 	return 0;
@@ -396,6 +399,17 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 	finish_linger(req->data);
 }
 
+/* libuv's own would wait for a turn of the loop to see that the socket takes bytes. */
+static int shut_now(const struct conn *conn)
+{
+	uv_os_fd_t fd;
+
+	if (conn_queued(conn))
+		return -EAGAIN;
+	return uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 ? shutdown(fd, SHUT_WR)
+								    : -EBADF;
+}
+
 void conn_shutdown(struct conn *conn)
 {
 	if (conn->shut || (conn->state != CONN_OPEN && conn->state != CONN_LINGERING))
@@ -403,6 +417,8 @@ void conn_shutdown(struct conn *conn)
 	if (conn->tls)
 		tls_shutdown(conn->tls);
 	conn->shut = true;
+	if (shut_now(conn) == 0)
+		return;
 	conn->shutdown.data = conn;
 	uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown);
 }
@@ -435,6 +451,22 @@ void conn_close(struct conn *conn, bool flush)
 	if (conn->tls && !conn->shut)
 		tls_shutdown(conn->tls);
 	close_handles(conn);
+}
+
+/* A close with nothing unread in the socket sends FIN after what is on its way. */
+static bool is_all_said(const struct conn *conn)
+{
+	uv_os_fd_t fd;
+	int unread;
+
+	return conn->state == CONN_OPEN && !conn->tls && !conn_queued(conn) &&
+	       uv_fileno((const uv_handle_t *)&conn->tcp, &fd) == 0 &&
+	       ioctl(fd, SIOCINQ, &unread) == 0 && !unread;
+}
+
+void conn_finish(struct conn *conn)
+{
+	conn_close(conn, !is_all_said(conn));
 }
 
 void conn_reset(struct conn *conn)
@@ -543,25 +575,19 @@ const char *conn_failure(const struct conn *conn, int error)
 	return *words ? words : strerror(-error);
 }
 
-static struct ip conn_name(const struct conn *conn, uint16_t *ret_port,
-			   int (*name)(const uv_tcp_t *, struct sockaddr *, int *))
+struct ip conn_peer(const struct conn *conn)
 {
-	struct sockaddr_storage sa = {0};
-	int len = sizeof(sa);
-
-	if (name(&conn->tcp, (struct sockaddr *)&sa, &len) < 0)
-		sa.ss_family = AF_INET;
-	return ip_from_sockaddr((struct sockaddr *)&sa, ret_port);
-}
-
-struct ip conn_peer(const struct conn *conn, uint16_t *ret_port)
-{
-	return conn_name(conn, ret_port, uv_tcp_getpeername);
+	return conn->peer;
 }
 
 struct ip conn_local(const struct conn *conn, uint16_t *ret_port)
 {
-	return conn_name(conn, ret_port, uv_tcp_getsockname);
+	struct sockaddr_storage sa = {0};
+	int len = sizeof(sa);
+
+	if (uv_tcp_getsockname(&conn->tcp, (struct sockaddr *)&sa, &len) < 0)
+		sa.ss_family = AF_INET;
+	return ip_from_sockaddr((struct sockaddr *)&sa, ret_port);
 }
 
 uint64_t conn_bytes_in(const struct conn *conn)

@@ -29,9 +29,10 @@ struct conn_ops {
 	void (*on_error)(void *arg, int error);
 };
 
-/* Take an accepted socket. The fd is the conn's from then on, also on error. */
-int conn_accept(uv_loop_t *loop, int fd, const struct conn_ops *ops, void *arg,
-		struct conn **ret_conn) __attribute__((warn_unused_result));
+/* Take an accepted socket, non-blocking and with TCP_NODELAY (which it has from its listener). The
+ * fd is the conn's from then on, also on error. */
+int conn_accept(uv_loop_t *loop, int fd, const struct ip *peer, const struct conn_ops *ops,
+		void *arg, struct conn **ret_conn) __attribute__((warn_unused_result));
 /* prepare: called with the new socket before it connects (binding, mark). */
 int conn_connect(uv_loop_t *loop, const struct ip *address, uint16_t port, unsigned timeout_ms,
 		 int (*prepare)(void *prepare_arg, int fd), void *prepare_arg,
@@ -72,6 +73,8 @@ void conn_shutdown(struct conn *conn);
 /* Idempotent; no callback after it. What waits is sent first for a bounded time when
  * flush is set. Frees itself. */
 void conn_close(struct conn *conn, bool flush);
+/* The same with flush, where the peer has said all: it need not be heard to its end. */
+void conn_finish(struct conn *conn);
 /* Reset the peer instead of FIN. */
 void conn_reset(struct conn *conn);
 
@@ -81,7 +84,7 @@ bool conn_is_quiet(const struct conn *conn);
 /* After the peer's end, when no more is read: has it reset the connection since? Asks the socket.
  */
 bool conn_is_gone(const struct conn *conn);
-struct ip conn_peer(const struct conn *conn, uint16_t *ret_port);
+struct ip conn_peer(const struct conn *conn);			   /* of an accepted one */
 struct ip conn_local(const struct conn *conn, uint16_t *ret_port); /* the original destination */
 uint64_t conn_bytes_in(const struct conn *conn);
 uint64_t conn_bytes_out(const struct conn *conn);

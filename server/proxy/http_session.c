@@ -84,6 +84,16 @@ static void session_close(struct http_session *session, bool flush)
 	session_end(session);
 }
 
+/* The last response is written. */
+static void session_finish(struct http_session *session)
+{
+	if (session->request_over)
+		conn_finish(session->conn);
+	else
+		conn_close(session->conn, true);
+	session_end(session);
+}
+
 /* --- what goes to the app --- */
 
 static void mark_broken(struct http_session *session)
@@ -502,7 +512,7 @@ static void feed(struct http_session *session)
 		refuse_syntax(session, r);
 	}
 	if (session->response_over && (!session->request_over || session->close_after))
-		session_close(session, true);
+		session_finish(session);
 	else if (session->ended)
 		finish_ended(session);
 }
@@ -519,7 +529,7 @@ static void exchange_over(struct http_session *session)
 	if (session->feeding && !session->request_over)
 		return; /* feed() closes */
 	if (!session->request_over || session->close_after) {
-		session_close(session, true);
+		session_finish(session);
 		return;
 	}
 	session->request_over = session->response_over = false;

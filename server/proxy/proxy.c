@@ -4,6 +4,8 @@
 #include "conn/listen.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +65,7 @@ const char *proxy_date(struct proxy *proxy)
 	return proxy->date;
 }
 
-static void begin(struct proxy *proxy, int fd)
+static void begin(struct proxy *proxy, int fd, const struct ip *peer)
 {
 	static const struct conn_ops none;
 	struct conn *conn;
@@ -74,7 +76,7 @@ static void begin(struct proxy *proxy, int fd)
 		close(fd);
 		return;
 	}
-	if (conn_accept(proxy->loop, fd, &none, NULL, &conn) < 0)
+	if (conn_accept(proxy->loop, fd, peer, &none, NULL, &conn) < 0)
 		return;
 	proxy->statistics.sessions++;
 	session_begin(proxy, conn, NULL, 0);
@@ -82,11 +84,18 @@ static void begin(struct proxy *proxy, int fd)
 
 static void accept_all(struct listener *listener)
 {
+	struct sockaddr_storage sa = {0};
+	uint16_t port;
+
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		socklen_t len = sizeof(sa);
+		int fd = accept4(listener->fd, (struct sockaddr *)&sa, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
-			begin(listener->proxy, fd);
+			struct ip peer = ip_from_sockaddr((struct sockaddr *)&sa, &port);
+
+			begin(listener->proxy, fd, &peer);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE)
@@ -105,10 +114,9 @@ static bool is_ours(const struct proxy *proxy, const struct ip *address)
 bool flow_of(struct proxy *proxy, const struct conn *conn, struct flow *ret_flow)
 {
 	struct flow flow = {0};
-	uint16_t source_port;
 	const char *name;
 
-	flow.source = conn_peer(conn, &source_port);
+	flow.source = conn_peer(conn);
 	flow.destination = conn_local(conn, &flow.port);
 	if (is_ours(proxy, &flow.destination) ||
 	    steer_is_device_address(proxy->parts.steer, &flow.destination))
@@ -185,6 +193,9 @@ static int listener_open(struct proxy *proxy, struct listener *listener,
 	}
 	if (getsockname(listener->fd, (struct sockaddr *)&sa, &len) == 0)
 		ip_from_sockaddr((struct sockaddr *)&sa, &listener->port);
+	/* Accepted sockets have it from their listener. */
+	if (setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)) < 0)
+		log_warning("proxy", "TCP_NODELAY: %s", strerror(errno));
 	r = steer_own_socket(proxy->parts.steer, listener->fd, 0);
 	if (r == 0)
 		r = steer_set_listener(proxy->parts.steer, which, listener->fd);

@@ -149,7 +149,7 @@ class Systems:
 
 
 def wrk(lab, url, connections, seconds, keep):
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", lab.folder / "done.lua"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", lab.folder / "done.lua"]
     command += [] if keep else ["-H", "Connection: close"]
     done = lab.app(*command, url, timeout=seconds + 60)
     found = re.search(r"^{.*}$", done.out, re.M)

@@ -57,7 +57,7 @@ static struct conn *accepted(int fd)
 {
 	struct conn *conn;
 
-	ck_assert_int_eq(conn_accept(&loop, fd, &none, NULL, &conn), 0);
+	ck_assert_int_eq(conn_accept(&loop, fd, &(struct ip){0}, &none, NULL, &conn), 0);
 	return conn;
 }
 
