@@ -436,6 +436,8 @@ static int parser_on_end(void *arg)
 	struct http_session *session = arg;
 
 	session->request_over = true;
+	/* What was stopped for the body: who hangs up must be heard. */
+	conn_resume(session->conn);
 	exchange_body_end(session->exchange);
 	return 0;
 }

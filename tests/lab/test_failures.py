@@ -632,10 +632,13 @@ def test_c3_held_it_is_stored_when_the_rule_says_so(hears, leave):
     wait_received(hears, 1, path="/kept")
 
 
-def test_c4_reset_while_the_origin_works_it_is_reset(hears, origin):
-    app = app_sends(hears, request("POST", b"x"))
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_c4_reset_while_the_origin_works_it_is_reset(hears, origin, framing):
+    """A chunked body waits for the connection, and with it the app's; not longer than that."""
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    app = app_sends(hears, request("POST", b"x") if framing == "length" else chunked)
     peer = origin.accept()
-    peer.read_request()
+    peer.read_until(b"\r\n\r\nx" if framing == "length" else b"\r\n0\r\n\r\n")
     app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     app.close()
     assert peer.is_reset()
