@@ -120,6 +120,12 @@ void buf_clear(struct buf *b)
 	b->len = 0;
 }
 
+void buf_shrink(struct buf *b, size_t keep)
+{
+	if (!b->len && b->capacity > keep)
+		buf_done(b);
+}
+
 uint8_t *buf_take(struct buf *b, size_t *ret_len)
 {
 	uint8_t *data;

@@ -35,6 +35,8 @@ static inline size_t buf_len(const struct buf *b)
 void buf_consume(struct buf *b, size_t len);
 /* Forget the content; the memory is kept for the next use. */
 void buf_clear(struct buf *b);
+/* Give back the memory of an empty one that has grown beyond `keep` bytes. */
+void buf_shrink(struct buf *b, size_t keep);
 /* Hand over the bytes to the caller, who frees them; the buffer is empty afterwards.
  * NULL for an empty buffer. */
 uint8_t *buf_take(struct buf *b, size_t *ret_len);

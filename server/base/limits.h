@@ -71,6 +71,7 @@
 
 /* HTTP */
 #define HTTP_HEAD_MAX	      (64 << 10) /* request or response head */
+#define HTTP_INPUT_KEPT	      (4 << 10)	 /* of a buffer for what is read, while a request waits */
 #define HTTP_FIELDS_MAX	      128
 #define HTTP_HEAD_OWN	      (1 << 10) /* beside these, for what is added here */
 #define HTTP_FIELDS_OWN	      8		/* the same in fields */

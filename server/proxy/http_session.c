@@ -502,6 +502,9 @@ static void feed(struct http_session *session)
 		session_free(session);
 		return;
 	}
+	/* After a large body: its exchange may be held for long. */
+	if (session->request_over)
+		buf_shrink(&session->input, HTTP_INPUT_KEPT);
 	if (r < 0 && r != -ECANCELED && !session->response_over) {
 		if (session->exchange)
 			exchange_free(session->exchange);

@@ -333,9 +333,8 @@ static void count_written(struct spool *spool)
 	spool->spools->behind -= len;
 	if (len)
 		spool->spools->told = 0;
-	buf_clear(&spool->writing);
-	if (spool->has_ended)
-		buf_done(&spool->writing);
+	/* Thousands may be held: what is in the file takes no memory. */
+	buf_done(&spool->writing);
 }
 
 static void go_on(struct spool *spool)

@@ -12,7 +12,10 @@ import http.client
 import os
 import pathlib
 import re
+import socket
+import subprocess
 import threading
+import time
 
 import pytest
 
@@ -48,12 +51,15 @@ def digest(size):
 
 class Origin:
     """Tells of each request how long its body was and what its sum is, and answers with as many
-    bytes as X-Answer says. Whoever comes from a link in `stuck` is not read beyond the head."""
+    bytes as X-Answer says. While it is `stuck` nothing is read beyond the head; while it may not
+    `read`, nothing beyond the first piece."""
 
     def __init__(self, lab):
         self.server = listen(lab, ORIGIN[0], PORT)
         self.server.settimeout(None)
         self.got, self.heads, self.peers, self.stuck = [], [], [], False
+        self.read, self.sent = threading.Event(), 0
+        self.read.set()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def close(self):
@@ -84,19 +90,20 @@ class Origin:
         for piece in self.body(reader, fields):
             sums.update(piece)
             size += len(piece)
+            self.read.wait()
         return size, sums.hexdigest()
 
     def body(self, reader, fields):
         if "Content-Length" in fields:
-            yield from self.read(reader, int(fields["Content-Length"]))
+            yield from self.take(reader, int(fields["Content-Length"]))
             return
         while size := int(reader.readline(), 16):
-            yield from self.read(reader, size)
+            yield from self.take(reader, size)
             reader.readline()
         reader.readline()
 
     @staticmethod
-    def read(reader, left):
+    def take(reader, left):
         while left:
             piece = reader.read(min(left, 1 << 18))
             if not piece:
@@ -104,11 +111,11 @@ class Origin:
             left -= len(piece)
             yield piece
 
-    @staticmethod
-    def answer(peer, size):
+    def answer(self, peer, size):
         peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         for piece in pieces(size):
             peer.sendall(piece)
+            self.sent += len(piece)
 
 
 class Memory:
@@ -123,10 +130,10 @@ class Memory:
         text = (self.folder / "status").read_text()
         return int(re.search(rf"^{what}:\s+(\d+) kB", text, re.M)[1]) * 1024
 
-    def check(self, what):
+    def check(self, what, room=ROOM):
         grown = self.read("VmHWM") - self.before
         print(f"{what}: {grown / MB:.1f} MiB more than the {self.before / MB:.0f} MiB before")
-        assert grown < ROOM
+        assert grown < room
 
 
 @pytest.fixture
@@ -148,12 +155,13 @@ class Upload:
         framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
         self.app.sendall(f"{method} {path} HTTP/1.1\r\nHost: origin.example:{PORT}\r\n"
                          f"X-Answer: {answer}\r\n{framing}\r\n\r\n".encode())  # fmt: skip
-        self.method = method
+        self.method, self.sent = method, 0
 
     def send(self):
         with contextlib.suppress(ConnectionError):  # refused: the answer says why
             for piece in pieces(self.size):
                 self.app.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if self.chunked else piece)
+                self.sent += len(piece)
             if self.chunked:
                 self.app.sendall(b"0\r\n\r\n")
         return self
@@ -173,6 +181,19 @@ class Upload:
 
 def upload(lab, size, *arguments, **more):
     return Upload(lab, size, *arguments, **more).send().hear()
+
+
+def wait_stopped(what, sent):
+    """Until nothing more is taken of what is sent; the bytes that were."""
+    seen = [-1, -1, -1]
+
+    def stopped():
+        seen.append(sent())
+        time.sleep(0.1)
+        return seen[-1] > 0 and len(set(seen[-4:])) == 1
+
+    wait_until(what, stopped, 20)
+    return seen[-1]
 
 
 def stored(lab, size, **more):
@@ -196,6 +217,77 @@ def test_online_a_body_of_any_size_takes_little_memory(origin, chunked):
     memory.check(f"{STREAMED // MB} MB each way")
 
 
+def test_while_the_origin_does_not_read_the_app_is_not_read_either(origin):
+    lab = origin.lab
+    assert upload(lab, MB).status == 200
+    memory = Memory(lab)
+    origin.read.clear()
+    app = Upload(lab, STORED)
+    sending = threading.Thread(target=app.send)
+    sending.start()
+    # What is under way is in the kernel's buffers.
+    assert wait_stopped("the app waits", lambda: app.sent) < STORED // 2
+    origin.read.set()
+    sending.join()
+    assert app.hear().status == 200
+    assert origin.got == [summed(MB), summed(STORED)]
+    memory.check("an origin that did not read")
+
+
+def test_while_the_app_does_not_read_the_origin_is_not_read_either(origin):
+    lab = origin.lab
+    assert upload(lab, 1, answer=MB).status == 200
+    memory, before = Memory(lab), origin.sent
+    app = Upload(lab, 1, answer=STORED).send()
+    assert wait_stopped("the origin waits", lambda: origin.sent - before) < STORED // 2
+    assert app.hear().got == summed(STORED)
+    memory.check("an app that did not read")
+
+
+def test_many_large_bodies_are_held_in_little_memory(origin):
+    lab = origin.lab
+    offline(lab)
+    apps = [Upload(lab, MB, "/patient").send()]
+    wait_held(lab)
+    memory = Memory(lab)
+    for n in range(2, 62):
+        apps.append(Upload(lab, MB, "/patient").send())
+        wait_until("it is held", lambda: lab.get("/v1/status")["queue"]["held"] == n)
+    memory.check("60 held, of 1 MB each", 4 * MB)
+    for app in apps:
+        app.app.close()
+    wait_until("no body is kept", lambda: lab.get("/v1/status")["bodies"]["open"] == 0)
+
+
+def body_files(lab):
+    """Descriptors of the daemon's on files without a name."""
+    links = subprocess.run(["ls", "-l", f"/proc/{lab.daemon.pid}/fd"], capture_output=True).stdout
+    return links.count(b"(deleted)")
+
+
+@pytest.mark.parametrize("end", ["closes", "shuts its side", "sends no chunk"])
+def test_a_body_that_never_ends_is_forgotten_with_its_app(origin, end):
+    lab = origin.lab
+    offline(lab)
+    before = body_files(lab)
+    app = Upload(lab, 10 * MB, "/patient", chunked=end == "sends no chunk")
+    app.app.sendall((b"%x\r\n" % (5 * MB) if app.chunked else b"") + bytes(5 * MB))
+    wait_until("it is in a file", lambda: lab.get("/v1/status")["bodies"]["bytes"] == 5 * MB)
+    assert body_files(lab) == before + 1
+    if end == "sends no chunk":
+        app.app.sendall(b"\r\nno size\r\n")
+        assert app.hear().status == 400
+    elif end == "shuts its side":
+        app.app.shutdown(socket.SHUT_WR)
+        assert app.app.recv(1) == b""
+    app.app.close()
+    wait_until("no file is left", lambda: body_files(lab) == before)
+    bodies = lab.get("/v1/status")["bodies"]
+    assert (bodies["open"], bodies["files"], bodies["bytes"], bodies["memory"]) == (0, 0, 0, 0)
+    lab.restore("wifi")
+    assert lab.requests() == [] and origin.heads == []
+
+
 def test_a_large_body_is_stored_replayed_and_handed_over_in_little_memory(origin):
     lab = origin.lab
     offline(lab)
@@ -204,6 +296,9 @@ def test_a_large_body_is_stored_replayed_and_handed_over_in_little_memory(origin
     ident = stored(lab, STORED, answer=STORED)
     assert lab.get(f"/v1/requests/{ident}")["bytes"] == STORED
     memory.check(f"{STORED // MB} MB stored")
+    lab.kill_daemon()
+    lab.start_daemon(CONFIG, fresh=False, links=())
+    memory = Memory(lab)
     lab.restore("wifi", wait=False)
     wait_state(lab, first, "done")
     wait_state(lab, ident, "done", timeout=60)
