@@ -161,6 +161,7 @@
 #define QUEUE_EVICTED_MAX  1000	     /* of them are kept for a person to see */
 #define QUEUE_PROMOTE_MAX  256	     /* rows whose time has come, brought back in one lease */
 #define QUEUE_LIST_SCAN	   5000	     /* rows looked at in one job of a listing */
+#define QUEUE_TOTAL_MAX	   (INT64_C(1) << 50) /* no sum of rows or bytes is larger */
 #define QUEUE_WATCHES_MAX  16384
 #define QUEUE_HINT_BITS	   (1 << 20) /* of a filter; with 100,000 rows 1 % asks in vain */
 #define QUEUE_HINT_ROWS	   2000	     /* read in one job */

@@ -368,6 +368,25 @@ static int upgrade(sqlite3 *db)
 	return r;
 }
 
+/* Sums that cannot be are damage. */
+static int take_total(struct op *op, sqlite3_stmt *stmt)
+{
+	enum { STATE, ROWS, OWING, BYTES, COLUMNS };
+	int64_t n[COLUMNS];
+
+	for (int i = 0; i < COLUMNS; i++)
+		n[i] = sqlite3_column_int64(stmt, i);
+	if (n[STATE] < REQUEST_STORED || n[STATE] >= REQUEST_STATE_COUNT)
+		return -EBADMSG;
+	for (int i = ROWS; i < COLUMNS; i++)
+		if (n[i] < 0 || n[i] > QUEUE_TOTAL_MAX)
+			return -EBADMSG;
+	op->delta.rows[n[STATE]] = n[ROWS];
+	op->delta.owing += n[OWING];
+	op->delta.bytes += n[BYTES];
+	return 0;
+}
+
 static int run_start(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
@@ -387,15 +406,9 @@ static int run_start(struct store_job *job, sqlite3 *db)
 	if (r <= 0)
 		return r;
 	do {
-		int64_t state = sqlite3_column_int64(stmt, 0);
-
-		if (state < REQUEST_STORED || state >= REQUEST_STATE_COUNT) {
-			r = -EBADMSG;
+		r = take_total(op, stmt);
+		if (r < 0)
 			break;
-		}
-		op->delta.rows[state] = sqlite3_column_int64(stmt, 1);
-		op->delta.owing += sqlite3_column_int64(stmt, 2);
-		op->delta.bytes += sqlite3_column_int64(stmt, 3);
 		r = sql_next(stmt);
 	} while (r == 1);
 	sql_end(stmt);

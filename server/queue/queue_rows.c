@@ -25,11 +25,37 @@ static int row_texts(sqlite3_stmt *stmt, struct queue_row *row)
 	return r;
 }
 
+/* What no daemon ever wrote is damage: nobody reckons with it. */
+static bool is_state(int64_t n)
+{
+	return n >= REQUEST_STORED && n < REQUEST_STATE_COUNT;
+}
+
+static bool is_sum(int64_t n)
+{
+	return n >= 0 && n <= QUEUE_TOTAL_MAX;
+}
+
+/* One with now added to it is still a number. */
+static bool is_time(int64_t n)
+{
+	return n >= 0 && n <= INT64_MAX / 2;
+}
+
 static int row_from(sqlite3_stmt *stmt, struct queue_row **ret_row)
 {
-	struct queue_row *row = calloc(1, sizeof(*row));
+	struct queue_row *row;
 	int r;
 
+	if (!is_state(sqlite3_column_int64(stmt, 2)))
+		return -EBADMSG;
+	for (int i = 16; i <= 18; i++)
+		if (!is_time(sqlite3_column_int64(stmt, i)))
+			return -EBADMSG;
+	for (int i = 19; i <= 21; i++)
+		if (!is_sum(sqlite3_column_int64(stmt, i)))
+			return -EBADMSG;
+	row = calloc(1, sizeof(*row));
 	if (!row)
 		return -ENOMEM;
 	snprintf(row->id, sizeof(row->id), "%s", (const char *)sqlite3_column_text(stmt, 1));
@@ -134,6 +160,26 @@ int row_read(sqlite3 *db, const char *id, bool bodies, bool events, struct queue
 	return 0;
 }
 
+static int take_brief(sqlite3_stmt *stmt, struct brief *ret_brief)
+{
+	int64_t state = sqlite3_column_int64(stmt, 4);
+
+	*ret_brief = (struct brief){
+		.seq = sqlite3_column_int64(stmt, 0),
+		.bytes = sqlite3_column_int64(stmt, 1),
+		.received = sqlite3_column_int64(stmt, 2),
+		.expires = sqlite3_column_int64(stmt, 3),
+		.state = (enum request_state)state,
+		.owes = sqlite3_column_int(stmt, 5),
+		.ordered = sqlite3_column_int(stmt, 6),
+		.attempts = (uint32_t)sqlite3_column_int64(stmt, 7),
+	};
+	return is_state(state) && is_sum(ret_brief->bytes) && is_time(ret_brief->received) &&
+			       is_time(ret_brief->expires)
+		       ? 0
+		       : -EBADMSG;
+}
+
 int brief_read(sqlite3 *db, const char *id, struct brief *ret_brief)
 {
 	sqlite3_stmt *stmt;
@@ -144,19 +190,10 @@ int brief_read(sqlite3 *db, const char *id, struct brief *ret_brief)
 
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
-	*ret_brief = (struct brief){
-		.seq = sqlite3_column_int64(stmt, 0),
-		.bytes = sqlite3_column_int64(stmt, 1),
-		.received = sqlite3_column_int64(stmt, 2),
-		.expires = sqlite3_column_int64(stmt, 3),
-		.state = (enum request_state)sqlite3_column_int(stmt, 4),
-		.owes = sqlite3_column_int(stmt, 5),
-		.ordered = sqlite3_column_int(stmt, 6),
-		.attempts = (uint32_t)sqlite3_column_int64(stmt, 7),
-	};
+	r = take_brief(stmt, ret_brief);
 	snprintf(ret_brief->id, sizeof(ret_brief->id), "%s", id);
 	sql_end(stmt);
-	return 0;
+	return r;
 }
 
 int event_add(sqlite3 *db, int64_t seq, int64_t at, const char *what)
