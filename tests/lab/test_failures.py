@@ -297,6 +297,45 @@ def test_a7_a_request_without_a_response_yet_moves(hears, origin, sent):
     hears_ok(app)
 
 
+def goes(how):
+    """wifi, one way or another."""
+    device = LINKS["wifi"]["device"]
+    return {
+        "silent": lambda lab: lab.silence("wifi", wait=False),
+        "shut": lambda lab: lab.network.run("device", "ip", "link", "set", device, "down"),
+        "without an address": lambda lab: lab.network.run("device", "ip", "address", "flush",
+                                                          "dev", device),
+        "disabled": lambda lab: lab.api("PATCH", "/v1/links/wifi", {"enabled": False}),
+    }[how]  # fmt: skip
+
+
+@pytest.fixture
+def mended(hears):
+    """What a test takes from wifi is there again."""
+    yield
+    wifi = LINKS["wifi"]
+    hears.network.run("device", "ip", "link", "set", wifi["device"], "up")
+    for n, family in enumerate(("-4", "-6")):
+        hears.network.run("device", "ip", family, "address", "replace",
+                          f"{wifi['address'][n]}/{wifi['prefix'][n]}", "dev", wifi["device"],
+                          *(["nodad"] if n else []))  # fmt: skip
+        hears.network.run("device", "ip", family, "route", "replace", "default", "via",
+                          wifi["router"][n], "dev", wifi["device"],
+                          "metric", str(wifi["metric"]))  # fmt: skip
+    hears.api("PATCH", "/v1/links/wifi", {"enabled": True})
+
+
+@pytest.mark.parametrize("how", ["silent", "shut", "without an address", "disabled"])
+def test_a7_however_the_link_goes(hears, origin, mended, how):
+    app = app_sends(hears, request())
+    origin.accept("wifi").read_request()
+    goes(how)(hears)
+    peer = origin.accept("lte")
+    peer.read_request()
+    peer.send(OK)
+    hears_ok(app)
+
+
 def test_a7_over_the_last_link_it_is_held(hears, origin):
     hears.cut("lte")
     app = app_sends(hears, request())
