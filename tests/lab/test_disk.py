@@ -102,3 +102,47 @@ def test_it_starts_on_a_full_disk_and_reads_the_queue_when_there_is_room(lab, sm
     lab.restore("wifi")
     wait_state(lab, request_id, "done", timeout=30)
     assert lab.api("GET", "/readyz")[0] == 200
+
+
+FRAMED = pytest.mark.parametrize("chunked", [(), ("-H", "Transfer-Encoding: chunked")],
+                                 ids=["length", "chunked"])  # fmt: skip
+
+
+@FRAMED
+def test_a_disk_that_fills_under_a_body_costs_only_what_would_be_kept(
+    lab, small_disk, daemon, tmp_path, chunked
+):
+    daemon(CONFIG | {"state_dir": str(small_disk)})
+    body = bytes(range(256)) * (8 << 12)
+    (tmp_path / "body").write_bytes(body)
+    data = ("--data-binary", f"@{tmp_path}/body", *chunked)
+    offline(lab)
+    stored_id(lab.curl("app", "http://origin.example/echo", "-d", "x"))
+    leave(small_disk, 14 << 20)  # 12 MB of it are not for bodies
+    problem(lab.curl("app", "http://origin.example/long", *data), 507)
+    lab.restore("wifi", "lte")
+    wait_state(lab, lab.requests()[0]["id"], "done")
+    # It might be a repeat, is kept as far as there is room, and goes on from there.
+    live = lab.curl("app", "http://origin.example/echo", *data)
+    assert live.status == 200 and live.body == body
+    bodies = lab.get("/v1/status")["bodies"]
+    assert (bodies["refused"], bodies["open"], bodies["files"], bodies["bytes"]) == (2, 0, 0, 0)
+
+
+@FRAMED
+def test_without_its_folder_the_daemon_keeps_no_large_body_and_goes_on(
+    lab, small_disk, daemon, tmp_path, chunked
+):
+    folder = small_disk / "state"
+    daemon(CONFIG | {"state_dir": str(folder)})
+    (tmp_path / "body").write_bytes(b"d" * 300000)
+    data = ("--data-binary", f"@{tmp_path}/body", *chunked)
+    offline(lab)
+    request_id = stored_id(lab.curl("app", "http://origin.example/echo", "-d", "x"))
+    folder.rename(small_disk / "elsewhere")
+    problem(lab.curl("app", "http://origin.example/long", *data), 507)
+    lab.restore("wifi", "lte")
+    wait_state(lab, request_id, "done")
+    live = lab.curl("app", "http://origin.example/echo", *data)
+    assert live.status == 200 and live.body == b"d" * 300000
+    (small_disk / "elsewhere").rename(folder)
