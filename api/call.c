@@ -416,6 +416,7 @@ static enum MHD_Result take_upload(struct call *call, const char *bytes, size_t 
 		answer_too_large(call);
 	} else {
 		call->api->uploading += len;
+		call->counted += len;
 	}
 	return MHD_YES;
 }
@@ -489,7 +490,7 @@ void call_completed(void *arg, struct MHD_Connection *connection, void **state,
 	if (!call)
 		return;
 	*state = NULL;
-	call->api->uploading -= buf_len(&call->body);
+	call->api->uploading -= call->counted;
 	buf_done(&call->body);
 	buf_init(&call->body, 0);
 	call->connection = NULL;

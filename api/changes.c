@@ -16,8 +16,10 @@ static struct json_object *read_body(struct call *call)
 
 	if (r == 0 && !object)
 		r = input_error_set(&err, "", 0, "null is no command");
-	if (r == 0)
+	if (r == 0) {
+		buf_done(&call->body); /* the text may be long */
 		return object;
+	}
 	call_error(call, r, &err, "the body");
 	return NULL;
 }

@@ -97,7 +97,8 @@ struct call {
 	char param[256];
 	char *path;
 	struct buf body;
-	bool refused; /* the rest of the body is read and thrown away */
+	size_t counted; /* of its bytes, in api->uploading: to the end of the call */
+	bool refused;	/* the rest of the body is read and thrown away */
 	size_t discarded;
 	bool suspended;
 	struct call *next_waiting, **prev_waiting;

@@ -6,6 +6,7 @@
     BODIES_MB=1024 pytest tests/lab/test_bodies.py     streams that much each way
 """
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -379,3 +380,19 @@ def test_bodies_on_their_way_are_bounded_together(origin):
     for app in apps:
         app.app.close()
     wait_until("no body is kept", lambda: lab.get("/v1/status")["bodies"]["open"] == 0)
+
+
+def test_a_large_body_is_handed_over_as_json_in_a_bounded_part_of_memory(origin):
+    """The text and what is read of it are in memory at once, and nothing else."""
+    lab, size = origin.lab, 12 * MB
+    offline(lab)
+    handed = {"method": "PUT", "url": f"http://{ORIGIN[0]}:{PORT}/handed"}
+    memory = Memory(lab)
+    text = base64.b64encode(b"".join(pieces(size))).decode()
+    status, row = lab.api("POST", "/v1/requests", handed | {"body_base64": text})
+    assert status == 202
+    memory.check("12 MB handed over", 5 * size)
+    lab.restore("wifi")
+    wait_state(lab, row["id"], "done")
+    assert origin.got == [summed(size)]
+    assert lab.api("POST", "/v1/requests", handed | {"body": "x" * (101 * MB)})[0] == 413
