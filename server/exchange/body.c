@@ -99,7 +99,7 @@ static int receive(struct exchange *exchange, const uint8_t *data, size_t len)
 	return r;
 }
 
-/* Its length is known now: it goes on with that, as far as it is not in memory. */
+/* Its length is known now: it goes on with that. */
 static int give_length(struct exchange *exchange)
 {
 	struct http_head *head = exchange->request.head;
@@ -132,6 +132,8 @@ static void on_spool_ended(void *arg, int status)
 /* It is here. One in memory needs no wait. */
 static void received(struct exchange *exchange)
 {
+	int r;
+
 	if (exchange->overflows)
 		return;
 	if (exchange->spool && !spool_bytes(exchange->spool)) {
@@ -140,7 +142,11 @@ static void received(struct exchange *exchange)
 	}
 	if (exchange->spool)
 		spool_end(exchange->spool, NULL, NULL);
-	exchange_match(exchange);
+	r = give_length(exchange);
+	if (r < 0)
+		refuse(exchange, r);
+	else
+		exchange_match(exchange);
 }
 
 void exchange_receive(struct exchange *exchange)

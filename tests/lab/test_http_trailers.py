@@ -72,10 +72,12 @@ def test_a_body_that_was_held_goes_with_its_length_and_without_them(hears):
     bodies = []
     offline(hears)
     with origin(hears, answer) as got, connect(hears, ORIGIN[0], PORT) as app:
-        app.sendall(REQUEST.replace(b"GET", b"POST") % CHUNKED + BODY + TRAILERS + b"\r\n")
+        announced = CHUNKED + b"Trailer: X-Sum\r\n"
+        app.sendall(REQUEST.replace(b"GET", b"POST") % announced + BODY + TRAILERS + b"\r\n")
         hears.restore("wifi", wait=False)
         assert read_all(app).endswith(b"ok")
     assert fields(got[0])["content-length"] == ["3"] and bodies == [b"abc"]
+    assert "trailer" not in fields(got[0])
 
 
 def test_trailers_without_end_are_refused(hears):
