@@ -5,14 +5,19 @@
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <openssl/evp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { LARGE = 1 << 20, CHUNK = 10000 };
@@ -201,6 +206,46 @@ START_TEST(a_long_body_goes_to_a_file_without_a_name)
 	ck_assert_uint_eq(open_files(), 1);
 	check_content(spool, LARGE + 123);
 	check_digest(spool, LARGE + 123);
+	spool_unref(spool);
+	run();
+	ck_assert_uint_eq(open_files(), 0);
+}
+END_TEST
+
+/* As FAT, NFS and older overlays do, for this process and its threads from now on. */
+static void refuse_files_without_a_name(void)
+{
+	enum {
+		ARGUMENT = offsetof(struct seccomp_data, args[2]),
+		TMPFILE = O_TMPFILE & ~O_DIRECTORY
+	};
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ARGUMENT),
+		BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, TMPFILE, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	ck_assert_int_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	ck_assert_int_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+	ck_assert_int_eq(open(dir, O_TMPFILE | O_RDWR, 0600), -1);
+	ck_assert_int_eq(errno, EOPNOTSUPP);
+}
+
+START_TEST(where_files_have_a_name_it_is_gone_at_once)
+{
+	struct spool *spool;
+
+	refuse_files_without_a_name();
+	spool = whole(LARGE);
+	ck_assert_uint_eq(statistics().files, 1);
+	ck_assert_uint_eq(open_files(), 1);
+	ck_assert_int_eq(rmdir(dir), 0); /* nothing is in it */
+	ck_assert_int_eq(mkdir(dir, 0700), 0);
+	check_content(spool, LARGE);
 	spool_unref(spool);
 	run();
 	ck_assert_uint_eq(open_files(), 0);
@@ -523,6 +568,7 @@ int main(void)
 	tcase_add_test(t, a_short_body_stays_in_memory);
 	tcase_add_test(t, an_empty_body_is_whole_and_told_so);
 	tcase_add_test(t, a_long_body_goes_to_a_file_without_a_name);
+	tcase_add_test(t, where_files_have_a_name_it_is_gone_at_once);
 	tcase_add_test(t, short_bodies_go_to_files_when_many_are_in_memory);
 	tcase_add_test(t, over_its_limit_bytes_are_refused_and_the_first_stay);
 	tcase_add_test(t, files_are_bounded_by_their_number_too);
