@@ -1,5 +1,6 @@
 #include "exchange/internal.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "msg/http_prefer.h"
 
@@ -223,6 +224,7 @@ int exchange_new(struct exchanges *exchanges, const struct exchange_request *req
 	exchange->ops = *ops;
 	exchange->arg = arg;
 	exchange->received = exchange_wall_ms();
+	exchange->born = clock_boot();
 	exchange->rule = exchange->config->rule_count
 				 ? match_rule(exchange, target + strcspn(target, "?"))
 				 : &exchange->config->defaults;

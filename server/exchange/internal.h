@@ -70,6 +70,7 @@ struct exchange {
 	void *arg;
 	char id[ID_TEXT_MAX];	     /* "" until it is needed */
 	int64_t received;	     /* wall, ms */
+	int64_t born;		     /* the same moment since boot, ms */
 	struct spool *spool;	     /* of a body that is received whole; NULL: nothing of it yet */
 	struct spool_reader *reader; /* of a spool that is sent piece by piece */
 	struct buf body;	     /* what waits to be streamed */

@@ -1,6 +1,8 @@
 /* An exchange and the queue: matching, storing, and handing over a stored answer. */
 #include "exchange/internal.h"
 
+#include "base/clock.h"
+#include "base/limits.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -166,6 +168,16 @@ void exchange_match(struct exchange *exchange)
 
 /* --- storing --- */
 
+/* When it came, by the wall clock as it is now: set by years meanwhile, it would expire at once. */
+static int64_t received_by_now(const struct exchange *exchange)
+{
+	int64_t received = clock_wall() - (clock_boot() - exchange->born);
+	int64_t step = received - exchange->received;
+
+	return step < -REPLAY_CLOCK_STEP || step > REPLAY_CLOCK_STEP ? received
+								     : exchange->received;
+}
+
 int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void *arg)
 {
 	const struct exchange_request *from = &exchange->request;
@@ -183,14 +195,14 @@ int exchange_put(struct exchange *exchange, bool owes, queue_status_cb cb, void 
 		.ordered = is_ordered(exchange),
 		.importance = policy->importance,
 		.attempts_max = policy->attempts,
-		.received = exchange->received,
-		.expires = exchange->received + (int64_t)policy->expire,
+		.received = received_by_now(exchange),
 	};
 	struct buf fields;
 	int r = hash_exchange(exchange);
 
 	if (r < 0)
 		return r;
+	request.expires = request.received + (int64_t)policy->expire;
 	memcpy(request.hash, exchange->hash, sizeof(request.hash));
 	memcpy(request.body_hash, exchange->body_hash, sizeof(request.body_hash));
 	snprintf(request.id, sizeof(request.id), "%s", exchange_id(exchange));

@@ -1,5 +1,6 @@
 #include "queue/queue.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "queue/queue_op.h"
 
@@ -7,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* Bodies are in tables of their own: SQLite writes a row whole when a column changes. A body of
  * more than one piece is in request_pieces, `at` being where the piece begins, and the column
@@ -105,14 +105,6 @@ int request_state_parse(const char *name, enum request_state *ret_state)
 			return 0;
 		}
 	return -EINVAL;
-}
-
-int64_t wall_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 void queue_row_free(struct queue_row *row)
@@ -251,7 +243,7 @@ struct op *op_new(struct queue *queue, store_run run, bool read_only, size_t cop
 	op->queue = queue;
 	op->job = (struct store_job){.run = run, .done = on_op_done, .read_only = read_only};
 	op->finish = finish_status;
-	op->now = wall_now();
+	op->now = clock_wall();
 	op->limits = queue->limits;
 	return op;
 }
@@ -337,7 +329,7 @@ static int take_back(sqlite3 *db)
 		e = sql_run(db, "UPDATE requests SET state = 1, next_attempt = 0 WHERE seq = ?",
 			    "i", seq);
 		if (e == 0)
-			e = event_add(db, seq, wall_now(), "taken back after a restart");
+			e = event_add(db, seq, clock_wall(), "taken back after a restart");
 		if (e < 0)
 			return e;
 	}
@@ -519,7 +511,11 @@ int queue_new(uv_loop_t *loop, struct store *store, const struct queue_limits *l
 
 	if (!queue)
 		return -ENOMEM;
-	*queue = (struct queue){.loop = loop, .store = store, .limits = *limits, .refs = 1};
+	*queue = (struct queue){.loop = loop,
+				.store = store,
+				.limits = *limits,
+				.refs = 1,
+				.started = clock_wall()};
 	queue->listener = (struct store_listener){.reopened = on_reopened, .arg = queue};
 	queue_set_limits(queue, limits);
 	r = hints_new(&queue->hints);

@@ -364,6 +364,21 @@ int queue_fail(struct queue *queue, const char *id, const char *link,
 	return op ? op_submit(op) : -ENOMEM;
 }
 
+/* What waits for a link lets all of its rule wait for it that would be leased next: one by one they
+ * would stand before those that have a link, and wear the disk. */
+static int put_off_alike(struct op *op, sqlite3 *db, const struct brief *row)
+{
+	if (op->link || op->next_attempt <= op->now)
+		return 0;
+	return sql_run(
+		db,
+		"UPDATE requests SET next_attempt = ?1, link = NULL WHERE seq IN (SELECT f.seq FROM"
+		" (SELECT seq, rule, scheme FROM requests INDEXED BY requests_ready WHERE state = 1"
+		" AND blocked = 0 AND next_attempt = 0 ORDER BY importance DESC, seq LIMIT ?2) f"
+		" JOIN requests r ON r.seq = ?3 WHERE f.rule = r.rule AND f.scheme = r.scheme)",
+		"iii", op->next_attempt, (int64_t)QUEUE_PROMOTE_MAX, row->seq);
+}
+
 static int run_retry(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
@@ -377,6 +392,8 @@ static int run_retry(struct store_job *job, sqlite3 *db)
 			    "tiii", op->link, op->next_attempt, (int64_t)!op->flag, row.seq);
 	if (r == 0)
 		r = lane_rejoin(db, &row);
+	if (r == 0)
+		r = put_off_alike(op, db, &row);
 	if (r == 0 && op->link)
 		r = event_add(db, row.seq, op->now, op->what);
 	if (r == 0)
@@ -444,27 +461,41 @@ int queue_links_changed(struct queue *queue)
 static int run_clock_stepped(struct store_job *job, sqlite3 *db)
 {
 	struct op *op = (struct op *)job;
+	int r;
 
 	op->wake = true;
-	return sql_run(db,
-		       "UPDATE requests SET received = received + ?1, expires = expires + ?1,"
-		       " next_attempt = CASE next_attempt WHEN 0 THEN 0 ELSE next_attempt + ?1 END,"
-		       " finished = finished + ?1"
-		       " WHERE seq > ?2 AND CASE WHEN ?1 > 0 THEN received <= ?3 - ?1"
-		       " ELSE received > ?3 END",
-		       "iii", op->step, op->queue->first_seq, op->now);
+	r = sql_run(db,
+		    "UPDATE requests SET received = received + ?1, expires = expires + ?1,"
+		    " next_attempt = CASE next_attempt WHEN 0 THEN 0 ELSE next_attempt + ?1 END,"
+		    " finished = finished + ?1"
+		    " WHERE seq > ?2 AND CASE WHEN ?1 > 0 THEN received <= ?3 - ?1"
+		    " ELSE received > ?3 END",
+		    "iii", op->step, op->queue->first_seq, op->now);
+	/* Rows of before that were finished since the start: their answers are kept as long. */
+	if (r == 0)
+		r = sql_run(db,
+			    "UPDATE requests SET finished = finished + ?1 WHERE seq <= ?2"
+			    " AND finished >= ?4 AND CASE WHEN ?1 > 0 THEN finished <= ?3 - ?1"
+			    " ELSE finished > ?3 END",
+			    "iiii", op->step, op->queue->first_seq, op->now, op->stamp);
+	return r;
 }
 
 int queue_clock_stepped(struct queue *queue, int64_t now, int64_t step)
 {
 	struct op *op = op_new(queue, run_clock_stepped, false, 0);
+	int r;
 
 	if (!op)
 		return -ENOMEM;
 	op->now = now;
 	op->step = step;
+	op->stamp = queue->started;
 	op->finish = finish_woken;
-	return op_submit(op);
+	r = op_submit(op);
+	if (r == 0)
+		queue->started += step;
+	return r;
 }
 
 /* --- by hand --- */

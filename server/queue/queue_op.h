@@ -65,7 +65,7 @@ struct op {
 	size_t row_count;
 	struct queue_match match;
 	size_t piece_len; /* in `copy` */
-	int64_t stamp;	  /* of the response that is read; in and out */
+	int64_t stamp;	  /* of the response that is read, in and out; when the queue started */
 	int64_t next_due, last_seq;
 	bool has_next_due, wake, again, paid;
 	struct delta delta;
@@ -93,6 +93,7 @@ struct queue {
 	bool is_stuck;		/* the disk takes no lease: nothing moves */
 	int64_t next_due;
 	int64_t first_seq;	    /* rows after this one were stored since the start */
+	int64_t started;	    /* wall ms, by the clock as it is now */
 	struct watch_list *watches; /* uthash by id */
 	size_t watch_count;
 	void (*wakeup)(void *arg);
@@ -103,7 +104,6 @@ struct queue {
 	void *observer_arg;
 };
 
-int64_t wall_now(void); /* ms */
 /* Count what is there, when that could not be done before. */
 void queue_read(struct queue *queue);
 void queue_unref(struct queue *queue);

@@ -58,10 +58,14 @@ static void watch_tell(struct queue_watch *watch, enum queue_news news)
 	queue_watch_cb cb = watch->cb;
 	void *arg = watch->arg;
 
-	if (news == QUEUE_YOURS)
+	/* Behind those that wait still, so that these are found at once. */
+	if (news == QUEUE_YOURS) {
 		watch->place = HAS_IT;
-	else
+		DL_DELETE(watch->list->first, watch);
+		DL_APPEND(watch->list->first, watch);
+	} else {
 		watch_free(watch);
+	}
 	cb(arg, news);
 }
 

@@ -49,7 +49,8 @@ static bool parse_date(const char *value, int64_t *ret_ms)
 	return false;
 }
 
-uint64_t replay_retry_after(const char *value, int64_t now_ms)
+/* A date is a moment of the origin's clock; ours may be wrong by years until it is set. */
+uint64_t replay_retry_after(const char *value, const char *date, int64_t now_ms)
 {
 	int64_t delay = 0, at;
 
@@ -63,6 +64,8 @@ uint64_t replay_retry_after(const char *value, int64_t now_ms)
 			return 0;
 		delay *= 1000;
 	} else if (parse_date(value, &at)) {
+		if (date)
+			(void)parse_date(date, &now_ms);
 		delay = at - now_ms;
 	}
 	if (delay <= 0)

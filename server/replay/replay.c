@@ -1,5 +1,6 @@
 #include "replay/replay.h"
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "replay/sending.h"
@@ -7,7 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct replay {
 	uv_loop_t *loop;
@@ -41,18 +41,10 @@ static void on_timer_closed(uv_handle_t *handle)
 	replay_unref(handle->data);
 }
 
-static int64_t boot_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* Before anything that may expire rows: was the clock set meanwhile? */
 static void check_clock(struct replay *replay)
 {
-	int64_t now = replay_wall(), offset = now - boot_now();
+	int64_t now = clock_wall(), offset = now - clock_boot();
 	int64_t step = offset - replay->clock_offset;
 
 	if (step < -REPLAY_CLOCK_STEP || step > REPLAY_CLOCK_STEP) {
@@ -152,7 +144,7 @@ static void on_lease(void *arg, int status, struct queue_row *row)
 	} else {
 		due = queue_next_due(replay->queue);
 		if (due)
-			look_again_in(replay, due - replay_wall());
+			look_again_in(replay, due - clock_wall());
 	}
 	replay_unref(replay);
 }
@@ -160,7 +152,7 @@ static void on_lease(void *arg, int status, struct queue_row *row)
 static void lease(struct replay *replay)
 {
 	check_clock(replay);
-	if (queue_lease(replay->queue, replay_wall(), on_lease, replay) < 0) {
+	if (queue_lease(replay->queue, clock_wall(), on_lease, replay) < 0) {
 		look_again_in(replay, REPLAY_BACKOFF_MIN);
 		return;
 	}
@@ -178,7 +170,7 @@ static void pump(struct replay *replay)
 		return;
 	if (!due || !links_any_online(replay->links))
 		return;
-	wait = due - replay_wall();
+	wait = due - clock_wall();
 	if (wait > 0 && wait <= REPLAY_RETRY_AFTER_MAX)
 		look_again_in(replay, wait);
 	else if (!any_proven(replay))
@@ -208,7 +200,7 @@ static void on_sweep(uv_timer_t *timer)
 	check_clock(replay);
 	queue_totals(replay->queue, &t);
 	if (t.stored || t.done || t.failed || t.expired)
-		queue_sweep(replay->queue, replay_wall(), on_swept, NULL);
+		queue_sweep(replay->queue, clock_wall(), on_swept, NULL);
 	pump(replay);
 }
 
@@ -227,7 +219,7 @@ int replay_new(uv_loop_t *loop, struct config *config, struct queue *queue, stru
 				  .spools = spools,
 				  .refs = 3,
 				  .width = 1,
-				  .clock_offset = replay_wall() - boot_now()};
+				  .clock_offset = clock_wall() - clock_boot()};
 	uv_timer_init(loop, &replay->due);
 	uv_timer_init(loop, &replay->sweep);
 	replay->due.data = replay;

@@ -35,9 +35,10 @@ void replay_links_changed(struct replay *replay);
 bool replay_is_answer(int status);
 /* Delay before attempt n (1-based), ms, without jitter: 1 s doubling to 5 min. */
 uint64_t replay_backoff(unsigned attempt);
-/* Retry-After as seconds or an HTTP date, in ms from now, at most
- * REPLAY_RETRY_AFTER_MAX; 0: none, not understood or in the past. */
-uint64_t replay_retry_after(const char *value, int64_t now_ms);
+/* Retry-After as seconds, or as an HTTP date beside the response's own Date (NULL, or not
+ * understood: now_ms), in ms from now, at most REPLAY_RETRY_AFTER_MAX; 0: none, not understood or
+ * in the past. */
+uint64_t replay_retry_after(const char *value, const char *date, int64_t now_ms);
 
 struct replay_statistics {
 	uint64_t sent, answered, retried, failed;

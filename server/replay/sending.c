@@ -1,6 +1,7 @@
 #include "replay/sending.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
-#include <time.h>
 
 struct sending {
 	struct sending_parts parts;
@@ -32,17 +32,10 @@ struct sending {
 	/* the result, kept until the queue has it */
 	enum sending_result result;
 	bool decided, acknowledging, cancelled, counts;
+	int64_t until; /* by the clock since boot: no time is left */
 	int64_t next_attempt;
 	char what[160];
 };
-
-int64_t replay_wall(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 static void stop_reading(struct sending *s)
 {
@@ -135,6 +128,7 @@ void sending_tick(struct sending *s)
 
 static void decide(struct sending *s, enum sending_result result)
 {
+	stop_reading(s);
 	s->result = result;
 	s->decided = true;
 	s->request = NULL;
@@ -157,7 +151,7 @@ static void put_back(struct sending *s, const char *what, uint64_t delay)
 {
 	s->link = NULL;
 	s->counts = false;
-	s->next_attempt = replay_wall() + (int64_t)delay;
+	s->next_attempt = clock_wall() + (int64_t)delay;
 	snprintf(s->what, sizeof(s->what), "%s", what);
 	decide(s, SENDING_RETRIED);
 }
@@ -169,11 +163,11 @@ static void try_again(struct sending *s, bool counts, uint64_t delay, const char
 	const char *link = link_name(s->link);
 
 	s->counts = counts;
-	s->next_attempt = replay_wall() + (int64_t)delay;
+	s->next_attempt = clock_wall() + (int64_t)delay;
 	if (counts && row->attempts >= row->attempts_max) {
 		snprintf(s->what, sizeof(s->what), "%s over %s; no attempt is left", why, link);
 		decide(s, SENDING_FAILED);
-	} else if (counts && s->next_attempt >= row->expires) {
+	} else if (counts && clock_boot() + (int64_t)delay >= s->until) {
 		snprintf(s->what, sizeof(s->what), "%s over %s; no time is left", why, link);
 		decide(s, SENDING_FAILED);
 	} else {
@@ -197,9 +191,10 @@ static void on_head(void *arg, const struct http_head *head)
 	char date[HTTP_DATE_LINE_MAX] = "";
 
 	if (!http_field(head, "date"))
-		http_date_line(replay_wall() / 1000, date);
+		http_date_line(clock_wall() / 1000, date);
 	s->status = head->status;
-	s->retry_after = replay_retry_after(http_field(head, "retry-after"), replay_wall());
+	s->retry_after = replay_retry_after(http_field(head, "retry-after"),
+					    http_field(head, "date"), clock_wall());
 	s->has_response = http_write_response_head(&s->response_head, head, date) == 0;
 	if (!s->has_response) {
 		upstream_cancel(s->request);
@@ -540,6 +535,8 @@ int sending_start(const struct sending_parts *parts, struct queue_row *row,
 	http_head_init(&s->head, HTTP_KIND_REQUEST);
 	buf_init(&s->response_head, 2 * HTTP_HEAD_MAX);
 	s->max_response = parts->config->queue.max_request;
+	/* The wall clock is often set when a link is back, and so while this is under way. */
+	s->until = clock_boot() + (row->expires - clock_wall());
 	*ret_sending = s;
 	s->secure = strcmp(row->scheme, "https") == 0;
 	policy = policy_of(s);

@@ -30,5 +30,3 @@ bool sending_is_sent(const struct sending *sending); /* a link was there for it 
 void sending_tick(struct sending *sending);
 /* No callback after this; frees itself. */
 void sending_cancel(struct sending *sending);
-
-int64_t replay_wall(void); /* ms */

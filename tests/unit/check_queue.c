@@ -938,6 +938,55 @@ START_TEST(a_clock_that_is_first_right_after_boot_expires_nothing)
 }
 END_TEST
 
+START_TEST(an_answer_that_came_before_the_clock_was_right_is_kept_as_long)
+{
+	static const struct queue_response ok = {.status = 200, .head = (const uint8_t *)"x"};
+	int64_t years = (int64_t)10 * 365 * 86400000, now;
+
+	put_number(1);
+	reopen(); /* stored before this start, answered after it */
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_int_eq(wait_for(queue_done(queue, "id-000001", "lte", &ok, on_status, NULL)), 0);
+	now = now_ms() + years;
+	ck_assert_int_eq(queue_clock_stepped(queue, now, years), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(wait_for(queue_sweep(queue, now, on_status, NULL)), 0);
+	ck_assert_uint_eq(totals().done, 1);
+	/* and set right once more, back by a year */
+	now -= years / 10;
+	ck_assert_int_eq(queue_clock_stepped(queue, now, -years / 10), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(wait_for(queue_sweep(queue, now + 700000, on_status, NULL)), 0);
+	ck_assert_uint_eq(totals().done, 0);
+}
+END_TEST
+
+START_TEST(rows_whose_links_are_away_do_not_stand_before_others)
+{
+	for (int i = 1; i <= 4; i++) {
+		struct queue_request q = request_of(i);
+
+		q.ordered = false;
+		q.rule = i < 4 ? "wifi only" : "any link";
+		ck_assert_int_eq(put(&q), 0);
+	}
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_str_eq(row->id, "id-000001");
+	ck_assert_int_eq(wait_for(queue_retry(queue, "id-000001", NULL, now_ms() + 15000, false,
+					      "no link", on_status, NULL)),
+			 0);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_str_eq(row->id, "id-000004");
+	ck_assert_int_eq(queue_links_changed(queue), 0);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_str_eq(row->id, "id-000001");
+	ck_assert_int_eq(lease(), 0);
+	ck_assert_str_eq(row->id, "id-000002");
+	ck_assert_uint_eq(row->attempts, 1);
+}
+END_TEST
+
 START_TEST(history_is_bounded)
 {
 	put_number(1);
@@ -1040,6 +1089,8 @@ int main(void)
 	tcase_add_test(tc, a_deleted_row_is_gone_with_all_that_hung_on_it);
 	tcase_add_test(tc, what_waits_for_a_link_is_due_when_links_change);
 	tcase_add_test(tc, a_clock_that_is_first_right_after_boot_expires_nothing);
+	tcase_add_test(tc, an_answer_that_came_before_the_clock_was_right_is_kept_as_long);
+	tcase_add_test(tc, rows_whose_links_are_away_do_not_stand_before_others);
 	tcase_add_test(tc, history_is_bounded);
 	tcase_add_test(tc, a_database_that_is_begun_anew_has_no_rows_and_takes_new_ones);
 	suite_add_tcase(suite, tc);
